@@ -1,0 +1,1 @@
+"""The laws of the library, put to a student's answer."""

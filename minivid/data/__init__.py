@@ -1,0 +1,1 @@
+"""Labelled clips, made or found, as padded batches."""

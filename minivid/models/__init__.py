@@ -1,0 +1,1 @@
+"""Whole systems, assembled from layers."""

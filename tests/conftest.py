@@ -1,0 +1,26 @@
+"""One hypothesis profile, one thread a worker, and the fixture that says what a law is put to."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+HERE = Path(__file__).parent
+
+settings.register_profile("minivid", max_examples=60, deadline=None, derandomize=True, database=None, print_blob=False)
+settings.load_profile("minivid")
+
+# Several workers share the machine: one thread each is faster than all threads each.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def impl(request):
+    """The implementation that a law judges: the module with the same place and name as the test file.
+
+    `tests/layers/test_attention.py` judges `minivid.layers.attention`. The classroom passes a student's answer instead.
+    """
+    path = request.path.relative_to(HERE).with_suffix("")
+    return importlib.import_module(".".join(["minivid", *path.parts[:-1], path.name.removeprefix("test_")]))
