@@ -1,0 +1,167 @@
+"""The command `minivid`: reads arguments, calls the room that does the work, turns errors into one line.
+
+Rooms are imported inside the commands, because torch alone takes longer to import than help may take to answer.
+"""
+
+import argparse
+import json
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: as on the command line, without the program's name; by default those of this process.
+
+    Returns:
+        The exit status: 0 done, 1 done and the answer is no (a law does not hold), 2 the input cannot be used,
+        130 stopped by Ctrl-C.
+    """
+    options = parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_, **__: print(f"minivid: warning: {message}", file=sys.stderr)
+    try:
+        return options.command(options) or 0
+    except KeyboardInterrupt:
+        print(f"minivid {options.name}: stopped", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if options.traceback:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"minivid {options.name}: error: {message}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe every command and option."""
+    top = argparse.ArgumentParser(prog="minivid", description="Video large models from scratch: run, look, check.")
+    top.add_argument("--version", action="version", version=f"minivid {version('minivid')}")
+    commands = top.add_subparsers(dest="name", metavar="COMMAND", required=True)
+
+    demo = _command(commands, "demo", _demo, "train a small video model on clips made here, and report what it learnt")
+    demo.add_argument("--folder", type=Path, default=Path("runs/demo"), help="where everything goes (%(default)s)")
+    demo.add_argument("--seed", type=int, default=0, help="of the clips, the weights and the order (%(default)s)")
+    _add_json(demo)
+
+    predict = _command(commands, "predict", _predict, "answer for a video file of your own")
+    predict.add_argument("clip", metavar="CLIP", help="a local video file or picture")
+    predict.add_argument("--checkpoint", type=Path, default=Path("runs/demo"), help="a trained model (%(default)s)")
+    _add_json(predict)
+
+    shapes = _command(commands, "shapes", _shapes, "show what a video file becomes inside a model, stage by stage")
+    shapes.add_argument("video", metavar="VIDEO", help="a local video file or picture")
+    _add_clip_settings(shapes)
+    shapes.add_argument("--plot", type=Path, metavar="FILE", help="draw the frames, patches and tokens as a PNG")
+    _add_json(shapes)
+
+    check = _command(commands, "check", _check, "put the laws of the library to your own answer")
+    check.add_argument("topic", metavar="NAME", help="what your file defines: attend, patchify, ... or a module's name")
+    check.add_argument("file", metavar="FILE", type=Path, help="a Python file with your answer")
+    check.add_argument(
+        "--hint", type=int, choices=(1, 2, 3), default=1, help="how direct the hint may be (%(default)s)"
+    )
+    return top
+
+
+def _command(commands, name: str, command, help: str) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    added.add_argument("--traceback", action="store_true", help="show where an error came from")
+    added.set_defaults(command=command)
+    return added
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print figures as one JSON object")
+
+
+def _add_clip_settings(command: argparse.ArgumentParser) -> None:
+    """Add one option for every way of choosing frames, sizes and patches; what is not given keeps the field's default."""
+    which = command.add_argument_group("which frames")
+    which.add_argument("--fps", type=float, help="frames taken per second of video (2)")
+    which.add_argument("--frames", type=int, help="frames taken in all, instead of --fps")
+    which.add_argument("--min-frames", type=int, help="at least this many (4)")
+    which.add_argument("--max-frames", type=int, help="at most this many (768)")
+    which.add_argument("--start", type=float, metavar="SECOND", help="leave out what is before")
+    which.add_argument("--end", type=float, metavar="SECOND", help="leave out what is after")
+    size = command.add_argument_group("what size (pixels may be written as a product: 20480*32*32)")
+    size.add_argument("--min-pixels", type=pixels, help="floor of one frame")
+    size.add_argument("--max-pixels", type=pixels, help="cap of one frame")
+    size.add_argument("--total-pixels", type=pixels, help="budget of the clip, counted once per pair of frames")
+    cut = command.add_argument_group("how it is cut")
+    cut.add_argument("--patch-size", type=int, help="side of a patch in pixels (16)")
+    cut.add_argument("--temporal-patch-size", type=int, help="frames in one patch (2)")
+    cut.add_argument("--spatial-merge-size", type=int, help="patches along one side of a merged token (2)")
+
+
+def pixels(text: str) -> int:
+    """Read a number of pixels, written as one whole number or as a product of some: 20480*32*32.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is neither.
+    """
+    try:
+        return math.prod(int(factor) for factor in text.split("*"))
+    except ValueError:
+        message = f"{text!r} is neither a whole number nor a product of whole numbers such as 20480*32*32"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from minivid.demo import run
+
+    metrics = run(options.folder, seed=options.seed, quiet=options.json)
+    if options.json:
+        print(json.dumps(metrics))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from minivid.demo import predict
+
+    answer = predict(options.clip, options.checkpoint)
+    if options.json:
+        print(json.dumps(answer))
+        return 0
+    print(f"{options.clip}: {answer['label']}")
+    for name, probability in sorted(answer["probabilities"].items(), key=lambda item: -item[1]):
+        print(f"  {name:<8} {probability:6.1%}")
+    return 0
+
+
+def _shapes(options: argparse.Namespace) -> int:
+    from minivid.video.clip import ClipSettings, load_clip, plan_clip, plan_json, plan_table
+    from minivid.video.decode import probe
+
+    given = {field.name: getattr(options, field.name, None) for field in fields(ClipSettings)}
+    settings = ClipSettings(**{name: value for name, value in given.items() if value is not None})
+    plan = plan_clip(probe(options.video), settings)
+    print(json.dumps(plan_json(plan)) if options.json else plan_table(plan))
+    if options.plot:
+        from minivid.plots import sampled_frames, save_png
+
+        clip = load_clip(options.video, settings)
+        figure = sampled_frames(
+            clip.frames,
+            clip.seconds,
+            plan.indices.tolist(),
+            patch_size=settings.patch_size,
+            spatial_merge_size=settings.spatial_merge_size,
+            title=f"{Path(options.video).name}: {plan.tokens} merged tokens",
+        )
+        save_png(figure, options.plot)
+        if not options.json:
+            print(f"drawn: {options.plot}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from minivid.classroom.check import run
+
+    return run(options.topic, options.file, hint=options.hint)
