@@ -82,7 +82,7 @@ def _add_json(command: argparse.ArgumentParser) -> None:
 
 
 def _add_clip_settings(command: argparse.ArgumentParser) -> None:
-    """Add one option for every way of choosing frames, sizes and patches; what is not given keeps the field's default."""
+    """Add an option for every field of ClipSettings; what is not given keeps the default of the field."""
     which = command.add_argument_group("which frames")
     which.add_argument("--fps", type=float, help="frames taken per second of video (2)")
     which.add_argument("--frames", type=int, help="frames taken in all, instead of --fps")

@@ -1,0 +1,52 @@
+import argparse
+import subprocess
+import sys
+import time
+
+import pytest
+
+from minivid import cli
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, minivid.cli; minivid.cli.parser(); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    start = time.perf_counter()
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    # Half a second is promised; five leave room for a busy machine and still catch an import of torch without the check.
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("text, number", [("1024", 1024), ("64*32*32", 65536), ("20480 * 32 * 32", 20971520)])
+def test_pixels_may_be_written_as_a_product(text, number):
+    assert cli.pixels(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "64x32", "2**3", "1.5", "64*"])
+def test_pixels_that_are_no_product_are_refused_with_the_text(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number") as caught:
+        cli.pixels(text)
+    assert repr(text) in str(caught.value)
+
+
+def test_a_bad_file_is_one_line_and_exit_status_2(capsys):
+    assert cli.main(["shapes", "no/such/clip.mp4"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1 and "no/such/clip.mp4" in captured.err and "Traceback" not in captured.err
+
+
+def test_traceback_shows_where_an_error_came_from():
+    with pytest.raises(ValueError, match="no/such/clip.mp4"):
+        cli.main(["shapes", "no/such/clip.mp4", "--traceback"])
+
+
+def test_an_unknown_command_is_exit_status_2(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["paint"])
+    assert caught.value.code == 2 and "paint" in capsys.readouterr().err
+
+
+def test_a_name_that_no_law_speaks_about_is_exit_status_2(tmp_path, capsys):
+    (tmp_path / "answer.py").write_text("def paint(): ...\n")
+    assert cli.main(["check", "paint", str(tmp_path / "answer.py")]) == 2
+    assert "paint" in "".join(capsys.readouterr())
