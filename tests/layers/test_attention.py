@@ -1,0 +1,715 @@
+"""Attention: softmax, attend, masks, and the multi-head module beside torch's."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import masks, normal, seeds, small, whole
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minivid.classroom.evidence import Broken, agree, holds
+from minivid.layers.attention import MultiHeadAttention, attend, attention_weights, block_mask, padding_mask, softmax
+from minivid.shapes import ShapeError
+
+few = st.integers(1, 3)
+
+
+@st.composite
+def queries_keys_values(draw):
+    """Whole numbers in four sizes that differ often, n != s among them."""
+    b, heads, n, s, k = draw(st.tuples(st.integers(1, 2), st.integers(1, 2), few, few, small))
+    return draw(whole(b, heads, n, k)), draw(whole(b, heads, s, k)), draw(whole(b, heads, s, k))
+
+
+@st.composite
+def queries_keys_values_mask(draw):
+    """The same with a mask of b heads n s, in which every query may look somewhere."""
+    query, key, value = draw(queries_keys_values())
+    mask = draw(masks(*query.shape[:3], key.shape[2]))
+    seen = draw(st.integers(0, key.shape[2] - 1))
+    mask[..., seen] |= ~mask.any(-1)
+    return query, key, value, mask
+
+
+@st.composite
+def quick_case(draw):
+    """The same as queries_keys_values for laws that come late: numbers from a seed are drawn faster, shrink less."""
+    b, heads, n, s, k, seed = draw(st.tuples(st.integers(1, 2), st.integers(1, 2), few, few, small, seeds))
+    return tuple(normal(seed + i, b, heads, m, k).mul(1.5).round() for i, m in enumerate((n, s, s)))
+
+
+@st.composite
+def quick_case_mask(draw):
+    """The same with a mask, in which every query may look somewhere."""
+    query, key, value = draw(quick_case())
+    mask = normal(draw(seeds), *query.shape[:3], key.shape[2]) > 0
+    mask[..., draw(st.integers(0, key.shape[2] - 1))] |= ~mask.any(-1)
+    return query, key, value, mask
+
+
+def attended(impl, query, key, value, mask=None) -> tuple[Tensor, Tensor]:
+    """The answer's (output, weights), of the right shapes; every law of attend goes through here."""
+    result = impl.attend(query, key, value) if mask is None else impl.attend(query, key, value, mask)
+    case = dict(query=query, key=key, value=value, mask=mask)
+    if isinstance(result, Tensor):
+        raise Broken(
+            "attend returns (output, weights), two tensors; one came back. Is the return without weights?", case
+        )
+    holds(isinstance(result, tuple) and len(result) == 2, "attend returns (output, weights), a tuple of two", **case)
+    for name, got, want in (
+        ("output", result[0], query.shape),
+        ("weights", result[1], (*query.shape[:3], key.shape[2])),
+    ):
+        axes = "b heads n k" if name == "output" else "b heads n s"
+        holds(isinstance(got, Tensor), f"the {name} is a {type(got).__name__}, expected a tensor {axes}", **case)
+        holds(got.shape == want, f"the {name} has shape {tuple(got.shape)}, expected {axes} = {tuple(want)}", **case)
+    return result
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The definition in double precision, one query at a time; only for queries that may look somewhere."""
+    output = torch.zeros(query.shape, dtype=torch.float64)
+    weights = torch.zeros(*query.shape[:3], key.shape[2], dtype=torch.float64)
+    for b, heads, n in torch.cartesian_prod(*(torch.arange(size) for size in query.shape[:3])).view(-1, 3).tolist():
+        asks = query[b, heads, n].double()
+        seen = [s for s in range(key.shape[2]) if mask is None or mask[b, heads, n, s]]
+        scores = [float(asks @ key[b, heads, s].double()) / math.sqrt(query.shape[3]) for s in seen]
+        powers = [math.exp(score - max(scores)) for score in scores]
+        for s, power in zip(seen, powers, strict=True):
+            weights[b, heads, n, s] = power / sum(powers)
+            output[b, heads, n] += power / sum(powers) * value[b, heads, s].double()
+    return output, weights
+
+
+# ---- laws of softmax
+
+
+@pytest.mark.law("softmax")
+@given(few.flatmap(lambda n: small.flatmap(lambda s: whole(n, s))))
+def test_softmax_is_the_powers_over_their_sum(impl, scores):
+    """softmax(x)_j = exp(x_j) / sum_i exp(x_i) along the last axis."""
+    powers = [[math.exp(x) for x in row] for row in scores.tolist()]
+    want = torch.tensor([[x / sum(row) for x in row] for row in powers])
+    agree(impl.softmax(scores), want, "the weights are not exp(x) over the sum of exp(x)", axes="n s", scores=scores)
+
+
+@pytest.mark.law("softmax")
+@given(whole(2, 3), whole(2, 1))
+def test_softmax_does_not_see_a_shift(impl, scores, shift):
+    """A number added to every score of a row changes no weight, be it a thousand, and another one in each row."""
+    shifted = scores + 1000.0 * shift
+    agree(
+        impl.softmax(shifted), F.softmax(scores, -1), "a shifted score gives another weight", axes="n s", scores=shifted
+    )
+
+
+@pytest.mark.law("softmax")
+@given(whole(2, 3, 4), st.sampled_from([0, 1, 2, -1, -2]))
+def test_softmax_runs_along_the_axis_it_is_given(impl, scores, dim):
+    """The weights sum to one along `dim`, and only there are they normalised."""
+    agree(impl.softmax(scores, dim), F.softmax(scores, dim), "softmax along another axis", scores=scores, dim=dim)
+
+
+# ---- laws of attend, from the first things to get right to the last
+
+
+@pytest.mark.law("attend")
+@given(queries_keys_values())
+def test_attend_gives_every_query_weights_that_sum_to_one(impl, case):
+    """The weights of a query are never negative and sum to one over the keys."""
+    _, weights = attended(impl, *case)
+    query, key, _ = case
+    holds(bool((weights >= 0).all()), "a weight is negative or not a number", query=query, key=key, weights=weights)
+    total = weights.sum(-1)
+    claim = "the weights of a query do not sum to one over the keys"
+    agree(total, torch.ones_like(total), claim, axes="b heads n", query=query, key=key, weights=weights)
+
+
+@pytest.mark.law("attend")
+@given(queries_keys_values())
+def test_attend_equals_the_sum_written_out(impl, case):
+    """softmax(query key^T / sqrt(k)) value, term by term."""
+    query, key, value = case
+    output, weights = attended(impl, *case)
+    want_output, want_weights = written_out(*case)
+    claim = "the weights differ from exp(q.k / sqrt(k)) over its sum"
+    agree(weights, want_weights, claim, axes="b heads n s", query=query, key=key)
+    claim = "the output differs from the weights times the values"
+    agree(output, want_output, claim, axes="b heads n k", value=value, weights=want_weights)
+
+
+@pytest.mark.law("attend")
+@given(queries_keys_values_mask())
+def test_attend_shares_one_among_the_keys_a_query_may_see(impl, case):
+    """With a mask, the sum is written over the keys where it is True, and the weights still sum to one."""
+    query, key, value, mask = case
+    output, weights = attended(impl, *case)
+    want_output, want_weights = written_out(*case)
+    agree(weights, want_weights, "the masked weights differ", axes="b heads n s", query=query, key=key, mask=mask)
+    agree(output, want_output, "the masked output differs", axes="b heads n k", value=value, weights=want_weights)
+
+
+@pytest.mark.law("attend")
+@given(quick_case_mask())
+def test_attend_stays_finite_when_scores_are_large(impl, case):
+    """Scores in the thousands choose the best key, or share between equals; nothing overflows."""
+    query, key, value, mask = case
+    loud = query * 1e4
+    output, weights = attended(impl, loud, key, value, mask)
+    want, want_weights = written_out(loud, key, value, mask)
+    agree(weights, want_weights, "large scores spoil the weights", axes="b heads n s", query=loud, key=key, mask=mask)
+    agree(
+        output, want, "large scores spoil the output", axes="b heads n k", query=loud, key=key, value=value, mask=mask
+    )
+
+
+@pytest.mark.law("attend")
+@given(quick_case_mask())
+def test_attend_never_reads_what_is_masked(impl, case):
+    """A key and a value that no query may see can be anything."""
+    query, key, value, mask = case
+    hidden = ~mask.any(2)
+    loud_key, loud_value = (x.masked_fill(hidden[..., None], 1e4) for x in (key, value))
+    want, _ = written_out(query, key, value, mask)
+    got, _ = attended(impl, query, loud_key, loud_value, mask)
+    claim = "a masked key or value was read"
+    agree(got, want, claim, axes="b heads n k", query=query, key=loud_key, value=loud_value, mask=mask)
+
+
+@pytest.mark.law("attend")
+@given(quick_case_mask())
+def test_attend_takes_any_mask_that_broadcasts(impl, case):
+    """A mask of n s, or of b 1 1 s, counts for every clip and head it is not given for."""
+    query, key, value, mask = case
+    for part in (mask[0, 0], mask[:, :1], mask[:, :1, :1]):
+        got, _ = attended(impl, query, key, value, part)
+        want, _ = attended(impl, query, key, value, part.expand(mask.shape).clone())
+        claim = f"a mask of shape {tuple(part.shape)} is not the same as that mask repeated"
+        agree(got, want, claim, axes="b heads n k", query=query, key=key, value=value, mask=part)
+
+
+@pytest.mark.law("attend")
+@given(quick_case_mask(), st.data())
+def test_attend_gives_a_blind_query_zeros(impl, case, data):
+    """A query that may look nowhere gets zeros, as output and as weights, not NaN and not a mean."""
+    query, key, value, mask = case
+    blind = normal(data.draw(seeds), *mask.shape[:3]) > 0
+    blind[0, 0, 0] = True
+    mask = mask & ~blind[..., None]
+    output, weights = attended(impl, query, key, value, mask)
+    shown = dict(query=query, key=key, value=value, mask=mask)
+    agree(output[blind], torch.zeros_like(output[blind]), "the output of a query that sees nothing is not 0", **shown)
+    agree(
+        weights[blind], torch.zeros_like(weights[blind]), "the weights of a query that sees nothing are not 0", **shown
+    )
+    want, _ = written_out(query, key, value, mask | blind[..., None])
+    agree(output[~blind], want.float()[~blind], "a blind query disturbs the other queries", **shown)
+
+
+@pytest.mark.law("attend")
+@given(quick_case_mask())
+def test_attend_sends_a_blind_query_no_gradient(impl, case):
+    """The gradient of a query that may look nowhere is zero, and every other gradient is finite."""
+    query, key, value, mask = case
+    mask = mask.clone()
+    mask[:, :, 0] = False
+    inputs = [x.clone().requires_grad_() for x in (query, key, value)]
+    output, _ = attended(impl, *inputs, mask)
+    gradients = torch.autograd.grad(output.square().sum() + output.sum(), inputs)
+    shown = dict(query=query, key=key, value=value, mask=mask)
+    for name, gradient in zip(("query", "key", "value"), gradients, strict=True):
+        holds(
+            bool(gradient.isfinite().all()),
+            f"the gradient of the {name} is not finite",
+            **shown,
+        )
+    blind = gradients[0][:, :, 0]
+    agree(blind, torch.zeros_like(blind), "a query that sees nothing gets a gradient", query=query, key=key, mask=mask)
+
+
+@pytest.mark.law("attend")
+@given(quick_case(), seeds)
+def test_attend_does_not_see_the_order_of_keys(impl, case, seed):
+    """Keys and values in another order, both in the same one, change no output."""
+    query, key, value = case
+    order = torch.randperm(key.shape[2], generator=torch.Generator().manual_seed(seed))
+    want, want_weights = attended(impl, *case)
+    got, weights = attended(impl, query, key[:, :, order], value[:, :, order])
+    agree(got, want, "the order of the keys changes the output", query=query, key=key, value=value, order=order)
+    agree(weights, want_weights[..., order], "the weights do not follow their keys", query=query, key=key, order=order)
+
+
+@pytest.mark.law("attend")
+@given(quick_case(), seeds)
+def test_attend_answers_queries_one_by_one(impl, case, seed):
+    """Queries in another order give the same outputs in that order."""
+    query, key, value = case
+    order = torch.randperm(query.shape[2], generator=torch.Generator().manual_seed(seed))
+    want, _ = attended(impl, *case)
+    got, _ = attended(impl, query[:, :, order], key, value)
+    agree(
+        got, want[:, :, order], "an output depends on the other queries", query=query, key=key, value=value, order=order
+    )
+
+
+@pytest.mark.law("attend")
+@given(quick_case())
+def test_attend_keeps_clips_and_heads_apart(impl, case):
+    """Each clip and each head gives what it gives alone."""
+    output, _ = attended(impl, *case)
+    shown = dict(zip(("query", "key", "value"), case, strict=True))
+    for b in range(output.shape[0]):
+        for head in range(output.shape[1]):
+            alone = [x[b : b + 1, head : head + 1] for x in case]
+            want, _ = attended(impl, *alone)
+            claim = f"clip {b}, head {head} gives something else when it stands alone"
+            agree(output[b, head], want[0, 0], claim, axes="n k", **shown)
+
+
+@pytest.mark.law("attend")
+@given(quick_case())
+def test_attend_stays_between_the_values(impl, case):
+    """An average is never above the largest value nor below the smallest."""
+    output, _ = attended(impl, *case)
+    value = case[2]
+    inside = (output <= value.amax(2, keepdim=True) + 1e-5) & (output >= value.amin(2, keepdim=True) - 1e-5)
+    holds(bool(inside.all()), "an output lies outside the range of the values", value=value, output=output)
+
+
+@pytest.mark.law("attend")
+@given(quick_case(), st.data())
+def test_attend_does_not_see_a_vector_added_to_all_keys(impl, case, data):
+    """A vector added to every key shifts all scores of a query alike, and changes nothing."""
+    query, key, value = case
+    vector = data.draw(whole(query.shape[3]))
+    want, _ = attended(impl, *case)
+    got, _ = attended(impl, query, key + vector, value)
+    agree(got, want, "a vector added to all keys changes the output", query=query, key=key, value=value, vector=vector)
+
+
+# ---- laws of the masks
+
+
+@pytest.mark.law("causal_mask")
+@given(small, small)
+def test_causal_mask_ends_at_the_last_key(impl, n, s):
+    """Query i may see key j when j <= i + s - n: the last query sees every key, the one before all but one."""
+    want = torch.tensor([[j <= i + s - n for j in range(s)] for i in range(n)])
+    got = impl.causal_mask(n, s)
+    holds(isinstance(got, Tensor) and got.dtype == torch.bool, "the mask is not a boolean tensor", n=n, s=s, got=got)
+    agree(got.int(), want.int(), "the mask shows the future or hides the past", axes="n s", n=n, s=s)
+
+
+@pytest.mark.law("padding_mask")
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=3), st.integers(4, 6))
+def test_padding_mask_shows_the_tokens_and_hides_the_rest(impl, lengths, s):
+    """Key j of row b may be seen when j < lengths[b]."""
+    want = torch.tensor([[[[j < length for j in range(s)]]] for length in lengths])
+    agree(impl.padding_mask(torch.tensor(lengths), s), want, "padding shown", axes="b 1 1 s", lengths=lengths, s=s)
+
+
+@pytest.mark.law("block_mask")
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+def test_block_mask_shows_a_token_its_own_block(impl, lengths):
+    """Two tokens see each other when they are of one block, and blocks follow each other."""
+    block = [i for i, length in enumerate(lengths) for _ in range(length)]
+    want = torch.tensor([[i == j for j in block] for i in block])
+    agree(impl.block_mask(torch.tensor(lengths)), want, "blocks mixed", axes="n n", lengths=lengths)
+
+
+# ---- attend: torch as the oracle, gradients, and what a law cannot ask
+
+
+@given(small, small, small, small, small, seeds)
+def test_attend_equals_torch(b, heads, n, s, k, seed):
+    # float64 and sums of at most 4 terms: 1e-12 is rounding.
+    query, key, value = (normal(seed + i, b, heads, m, k, dtype=torch.float64) for i, m in enumerate((n, s, s)))
+    mask = normal(seed + 3, b, heads, n, s) > 0  # blind rows among them: torch gives zeros there too
+    for given_mask in (None, mask, mask[:1, :1]):
+        output, _ = attend(query, key, value, given_mask)
+        torch.testing.assert_close(
+            output, F.scaled_dot_product_attention(query, key, value, given_mask), atol=1e-12, rtol=0
+        )
+
+
+def test_attend_passes_gradcheck_with_a_blind_row():
+    query, key, value = (normal(i, 1, 2, m, 3, dtype=torch.float64).requires_grad_() for i, m in enumerate((3, 5, 5)))
+    mask = normal(3, 3, 5) > 0
+    mask[1] = False
+    assert torch.autograd.gradcheck(lambda *x: attend(*x, mask), (query, key, value))
+    assert torch.autograd.gradgradcheck(lambda *x: attend(*x, mask)[0], (query, key, value))
+
+
+def test_no_step_of_a_blind_row_is_nan():
+    query, key, value = (normal(i, 1, 1, m, 3).requires_grad_() for i, m in enumerate((2, 5, 5)))
+    with torch.autograd.set_detect_anomaly(True):
+        output, weights = attend(query, key, value, torch.zeros(2, 5, dtype=torch.bool))
+        (output.sum() + weights.square().sum()).backward()
+    for tensor in (output, weights, query.grad, key.grad, value.grad):
+        assert torch.equal(tensor, torch.zeros_like(tensor))
+
+
+def test_attend_leaves_its_inputs_alone():
+    case = [normal(i, 1, 2, 3, 5) for i in range(3)] + [normal(3, 3, 3) > 0]
+    before = [x.clone() for x in case]
+    attend(*case)
+    assert all(torch.equal(x, y) for x, y in zip(case, before, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_masks_without_overflow(dtype):
+    query, key, value = (normal(i, 1, 2, 3, 5).to(dtype) for i in range(3))
+    mask = torch.tensor([[True, False, True], [False, False, False], [True, True, False]])
+    output, weights = attend(query, key, value, mask)
+    want, _ = attend(query.float(), key.float(), value.float(), mask)
+    assert output.dtype == dtype
+    assert torch.equal(weights[:, :, 1], torch.zeros(1, 2, 3, dtype=dtype))
+    # bfloat16 keeps 8 bits: 2^-8 on values up to about 3.
+    torch.testing.assert_close(output.float(), want, atol=3e-2, rtol=0)
+
+
+def test_attention_by_hand():
+    # One query, two keys. Scores 2 ln 3 / sqrt(4) = ln 3 and 0: weights 3/4 and 1/4.
+    query = torch.tensor([2 * math.log(3.0), 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
+    key = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]).view(1, 1, 2, 4)
+    value = torch.tensor([[4.0, 0.0, 1.0, 0.0], [0.0, 8.0, 1.0, 0.0]]).view(1, 1, 2, 4)
+    output, weights = attend(query, key, value)
+    torch.testing.assert_close(weights, torch.tensor([0.75, 0.25]).view(1, 1, 1, 2))
+    torch.testing.assert_close(output, torch.tensor([3.0, 2.0, 1.0, 0.0]).view(1, 1, 1, 4))
+
+
+def test_softmax_passes_gradcheck():
+    scores = normal(0, 3, 5, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(softmax, scores)
+    assert torch.autograd.gradgradcheck(lambda x: softmax(x, 0), scores)
+
+
+def test_softmax_gives_minus_infinity_no_weight():
+    scores = torch.tensor([0.0, -math.inf, math.log(3.0)])
+    torch.testing.assert_close(softmax(scores), torch.tensor([0.25, 0.0, 0.75]))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (
+            ((2, 3, 5, 7), (2, 3, 11, 13), (2, 3, 11, 13)),
+            r"query \(2, 3, 5, 7\) and key \(2, 3, 11, 13\): .* same b, heads",
+        ),
+        (((2, 3, 5, 7), (1, 3, 11, 7), (1, 3, 11, 7)), r"query \(2, 3, 5, 7\) and key \(1, 3, 11, 7\)"),
+        (((3, 5, 7), (3, 11, 7), (3, 11, 7)), r"query \(3, 5, 7\) and key \(3, 11, 7\)"),
+        (
+            ((2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 13, 7)),
+            r"value: shape \(2, 3, 13, 7\), expected the key's \(2, 3, 11, 7\)",
+        ),
+        (((2, 3, 5, 7), (2, 3, 0, 7), (2, 3, 0, 7)), r"key \(2, 3, 0, 7\): s=0"),
+        (
+            ((2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 7), (2, 11)),
+            r"mask: shape \(2, 11\) .* b heads n s = \(2, 3, 5, 11\)",
+        ),
+        (
+            ((1, 3, 5, 7), (1, 3, 11, 7), (1, 3, 11, 7), (2, 1, 1, 11)),
+            r"mask: shape \(2, 1, 1, 11\) .* \(1, 3, 5, 11\)",
+        ),
+    ],
+)
+def test_attend_names_the_shapes_that_do_not_fit(shapes, message):
+    tensors = [torch.zeros(shape) for shape in shapes[:3]] + [
+        torch.ones(shape, dtype=torch.bool) for shape in shapes[3:]
+    ]
+    with pytest.raises(ShapeError, match=message):
+        attend(*tensors)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_attend_refuses_a_mask_that_is_added():
+    x = torch.zeros(1, 2, 3, 5)
+    with pytest.raises(TypeError, match="torch.float32, expected torch.bool with True = may look"):
+        attend(x, x, x, torch.zeros(3, 3))
+
+
+def test_padding_mask_names_a_row_that_is_too_long():
+    with pytest.raises(ShapeError, match=r"lengths: \[3, 7\], expected 0 to s=5"):
+        padding_mask(torch.tensor([3, 7]), 5)
+    with pytest.raises(ShapeError, match=r"lengths: \[-1\]"):
+        padding_mask(torch.tensor([-1]), 5)
+
+
+def test_block_mask_takes_a_list():
+    assert torch.equal(block_mask([2, 3]), block_mask(torch.tensor([2, 3])))
+
+
+# ---- MultiHeadAttention beside torch's
+
+
+def weights_of_torch(theirs: nn.MultiheadAttention) -> dict[str, Tensor]:
+    """torch's state dict under our names: in_proj is the queries', keys' and values' projection, stacked."""
+    state = {f"out_proj.{name}": x for name, x in theirs.out_proj.state_dict().items()}
+    if theirs.in_proj_weight is not None:
+        stacked = theirs.in_proj_weight.detach().chunk(3)
+    else:
+        stacked = [getattr(theirs, f"{name}_proj_weight").detach() for name in "qkv"]
+    state |= {f"{name}_proj.weight": x for name, x in zip("qkv", stacked, strict=True)}
+    if theirs.in_proj_bias is not None:
+        state |= {f"{name}_proj.bias": x for name, x in zip("qkv", theirs.in_proj_bias.detach().chunk(3), strict=True)}
+    return state
+
+
+def both(embed_dim: int, num_heads: int, dtype: torch.dtype = torch.float32, **options):
+    """torch's module with random weights and biases, and ours with the same."""
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True, dtype=dtype, **options)
+    for parameter in theirs.parameters():  # torch starts biases at zero, where a forgotten bias does not show
+        nn.init.normal_(parameter, std=0.5)
+    ours = MultiHeadAttention(embed_dim, num_heads, **options).to(dtype)
+    ours.load_state_dict(weights_of_torch(theirs))
+    return ours, theirs
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("embed_dim", "num_heads", "options"),
+    [
+        (6, 3, {}),
+        (6, 3, {"bias": False}),
+        (10, 2, {"kdim": 7, "vdim": 7}),
+        (10, 5, {"kdim": 7, "vdim": 11}),
+        (4, 1, {"vdim": 3, "bias": False}),
+    ],
+)
+def test_multi_head_attention_equals_torch(embed_dim, num_heads, options, masked, dtype, atol):
+    ours, theirs = both(embed_dim, num_heads, dtype, **options)
+    b, n, s = 2, 3, 5
+    x = normal(1, b, n, embed_dim, dtype=dtype)
+    keys = normal(2, b, s, options.get("kdim", embed_dim), dtype=dtype)
+    values = keys if options.get("vdim") == options.get("kdim") else normal(3, b, s, options["vdim"], dtype=dtype)
+    mask = (
+        torch.tensor([[True, True, False, True, False], [False, True, True, True, True], [True] * 5])
+        if masked
+        else None
+    )
+    tokens = torch.tensor([5, 3])[:, None] > torch.arange(s)  # the second clip has 3 tokens
+
+    results = []
+    for module in (ours, theirs):
+        leaves = [y.clone().requires_grad_() for y in (x, keys, values)]
+        if module is ours:
+            allowed = mask & tokens[:, None, None] if masked else None
+            context = (leaves[1], leaves[2]) if values is not keys else leaves[1]
+            output = ours(leaves[0], context, mask=allowed)
+            weights = ours.attention_weights(leaves[0], context, mask=allowed)
+        else:
+            hidden = {"attn_mask": ~mask, "key_padding_mask": ~tokens} if masked else {}
+            if values is keys:
+                leaves[2] = leaves[1]
+            output, weights = theirs(*leaves, average_attn_weights=False, **hidden)
+        leaves = leaves[: 3 if values is not keys else 2]
+        gradients = torch.autograd.grad(
+            output, [*leaves, module.out_proj.weight], normal(4, *output.shape, dtype=dtype)
+        )
+        results.append([output, weights, *gradients])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=atol, rtol=atol)
+
+
+def test_every_weight_gets_the_gradient_of_torch():
+    ours, theirs = both(6, 2, torch.float64)
+    x = normal(1, 2, 5, 6, dtype=torch.float64)
+    ours(x).square().sum().backward()
+    theirs(x, x, x, need_weights=False)[0].square().sum().backward()
+    stacked = torch.cat([ours.q_proj.weight.grad, ours.k_proj.weight.grad, ours.v_proj.weight.grad])
+    torch.testing.assert_close(stacked, theirs.in_proj_weight.grad, atol=1e-10, rtol=0)
+    stacked = torch.cat([ours.q_proj.bias.grad, ours.k_proj.bias.grad, ours.v_proj.bias.grad])
+    torch.testing.assert_close(stacked, theirs.in_proj_bias.grad, atol=1e-10, rtol=0)
+    torch.testing.assert_close(ours.out_proj.bias.grad, theirs.out_proj.bias.grad, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 3, 6])
+def test_grouped_heads_equal_full_heads_with_repeated_weights(num_kv_heads):
+    b, n, k, heads = 2, 5, 3, 6
+    grouped = MultiHeadAttention(heads * k, heads, num_kv_heads=num_kv_heads)
+    for parameter in grouped.parameters():
+        nn.init.normal_(parameter)
+    full = MultiHeadAttention(heads * k, heads)
+    state = grouped.state_dict()
+    for name in ("k_proj", "v_proj"):
+        for part in ("weight", "bias"):
+            blocks = state[f"{name}.{part}"].unflatten(0, (num_kv_heads, k))
+            state[f"{name}.{part}"] = blocks.repeat_interleave(heads // num_kv_heads, 0).flatten(0, 1)
+    full.load_state_dict(state)
+    x = normal(1, b, n, heads * k)
+    torch.testing.assert_close(grouped(x), full(x), atol=1e-4, rtol=1e-5)
+    assert grouped.k_proj.weight.shape == (num_kv_heads * k, heads * k)
+
+
+@given(seeds, st.sampled_from([1, 2]), st.booleans())
+def test_fused_kernel_equals_the_plain_one(seed, num_kv_heads, blind):
+    b, n, s, d = 2, 3, 5, 6
+    plain = MultiHeadAttention(d, 2, num_kv_heads=num_kv_heads, kdim=7, vdim=7).double()
+    fused = MultiHeadAttention(d, 2, num_kv_heads=num_kv_heads, kdim=7, vdim=7, kernel="fused").double()
+    fused.load_state_dict(plain.state_dict())
+    mask = normal(seed, b, 1, n, s) > 0
+    mask[:, :, 1] = not blind
+    for given_mask in (None, mask):
+        results = []
+        for module in (plain, fused):
+            x = normal(seed + 1, b, n, d, dtype=torch.float64).requires_grad_()
+            context = normal(seed + 2, b, s, 7, dtype=torch.float64).requires_grad_()
+            output = module(x, context, mask=given_mask)
+            results.append([output, *torch.autograd.grad(output.square().sum(), [x, context, *module.parameters()])])
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-10)
+
+
+def test_dropout_acts_on_weights_while_training_only():
+    # All values are 1 and the output projection is the identity: the output is the sum of the weights that are left,
+    # a multiple of 1 / (1 - dropout) / s. Of 4000 weights 30 % fall: three standard deviations are 0.022.
+    module = MultiHeadAttention(1, 1, dropout=0.3, bias=False)
+    with torch.no_grad():
+        for projection, weight in zip(module.children(), (0.0, 0.0, 1.0, 1.0), strict=True):
+            projection.weight.fill_(weight)
+    x = torch.ones(400, 10, 1)
+    torch.manual_seed(0)
+    kept = module(x) * 0.7 * 10
+    torch.testing.assert_close(kept, kept.round(), atol=1e-4, rtol=0)
+    assert abs(kept.mean().item() / 10 - 0.7) < 0.022
+    assert torch.equal(module.eval()(x), torch.ones_like(x)) or (module(x) - 1).abs().max() < 1e-6
+    torch.testing.assert_close(module.train().attention_weights(x), torch.full((400, 1, 10, 10), 0.1))
+
+
+def test_fused_dropout_stops_when_evaluating():
+    module = MultiHeadAttention(6, 2, dropout=0.5, kernel="fused")
+    x = normal(0, 2, 5, 6)
+    assert not torch.equal(module(x), module(x))
+    module.eval()
+    assert torch.equal(module(x), module(x))
+
+
+def test_a_blind_token_gets_the_output_bias():
+    module = MultiHeadAttention(6, 2)
+    nn.init.normal_(module.out_proj.bias)
+    output = module(normal(0, 1, 3, 6), mask=torch.tensor([[True] * 3, [False] * 3, [True] * 3]))
+    torch.testing.assert_close(output[0, 1], module.out_proj.bias, atol=0, rtol=0)
+
+
+def test_multi_head_attention_does_not_see_the_order_of_a_context():
+    module, x, context = MultiHeadAttention(6, 3), normal(0, 2, 3, 6), normal(1, 2, 5, 6)
+    torch.testing.assert_close(module(x, context.flip(1)), module(x, context), atol=1e-6, rtol=1e-5)
+
+
+def test_causal_outputs_do_not_change_with_the_future(impl):
+    module, x = MultiHeadAttention(6, 3), normal(0, 2, 5, 6)
+    other = x.clone()
+    other[:, 3:] = normal(1, 2, 2, 6)
+    mask = impl.causal_mask(5, 5)
+    torch.testing.assert_close(module(x, mask=mask)[:, :3], module(other, mask=mask)[:, :3], atol=1e-6, rtol=0)
+    assert not torch.allclose(module(x, mask=mask)[:, 3:], module(other, mask=mask)[:, 3:], atol=1e-2)
+
+
+def test_frames_apart_equal_frames_one_by_one():
+    module, x = MultiHeadAttention(6, 3), normal(0, 1, 7, 6)
+    together = module(x, mask=block_mask([2, 5]))
+    torch.testing.assert_close(together, torch.cat([module(x[:, :2]), module(x[:, 2:])], 1), atol=1e-6, rtol=0)
+
+
+def test_multi_head_attention_passes_gradcheck():
+    module = MultiHeadAttention(4, 2, num_kv_heads=1, kdim=3, vdim=3).double()
+    x = normal(0, 1, 3, 4, dtype=torch.float64).requires_grad_()
+    context = normal(1, 1, 2, 3, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(module, (x, context))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch maps its fused kernel one by one
+@pytest.mark.parametrize("kernel", ["plain", "fused"])
+def test_multi_head_attention_maps_over_an_axis(kernel):
+    module, x = MultiHeadAttention(6, 2, kernel=kernel), normal(0, 3, 2, 5, 6)
+    one_by_one = torch.stack([module(y) for y in x])
+    torch.testing.assert_close(torch.func.vmap(module)(x), one_by_one, atol=1e-6, rtol=1e-5)
+    # Gradients of each clip alone, as torch.func writes them.
+    gradients = torch.func.vmap(torch.func.grad(lambda y: module(y).square().sum()))(x)
+    torch.testing.assert_close(
+        gradients[1], torch.func.grad(lambda y: module(y).square().sum())(x[1]), atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kernel", ["plain", "fused"])
+def test_multi_head_attention_runs_under_autocast(kernel):
+    module, x = MultiHeadAttention(6, 2, kernel=kernel), normal(0, 2, 5, 6)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril(-1)  # the first token is blind
+    with torch.autocast("cpu", torch.bfloat16):
+        output = module(x, mask=mask)
+    assert output.dtype == torch.bfloat16
+    output.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+    # bfloat16 keeps 8 bits, and four roundings follow each other on numbers of about 1.
+    torch.testing.assert_close(output.float(), module(x, mask=mask), atol=4e-2, rtol=0)
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
+def test_multi_head_attention_compiles():
+    module, x, mask = MultiHeadAttention(6, 2), normal(0, 2, 5, 6), block_mask([2, 3])
+    compiled = torch.compile(module, fullgraph=True)
+    torch.testing.assert_close(compiled(x, mask=mask), module(x, mask=mask), atol=1e-5, rtol=1e-5)
+
+
+def test_weights_start_as_glorot_and_biases_at_zero():
+    module = MultiHeadAttention(64, 4, kdim=32, vdim=32)
+    for projection in module.children():
+        bound = math.sqrt(6 / (projection.in_features + projection.out_features))
+        # 2048 uniform numbers: their largest is within 2 % of the bound, but for one case in e^40.
+        assert 0.98 * bound < projection.weight.abs().max() <= bound
+        assert torch.equal(projection.bias, torch.zeros_like(projection.bias))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(embed_dim=10, num_heads=3), "embed_dim 10 is not a multiple of num_heads 3"),
+        (dict(embed_dim=12, num_heads=4, num_kv_heads=3), "num_heads 4 is not a multiple of num_kv_heads 3"),
+        (dict(embed_dim=12, num_heads=4, dropout=1.5), "dropout is 1.5, expected 0 <= dropout < 1"),
+        (dict(embed_dim=12, num_heads=4, kernel="flash"), "kernel is 'flash', expected 'plain' or 'fused'"),
+    ],
+)
+def test_constructor_names_the_numbers_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiHeadAttention(**arguments)
+
+
+def test_an_option_that_is_not_taken_is_refused_by_name():
+    with pytest.raises(TypeError, match="add_zero_attn"):
+        MultiHeadAttention(4, 2, add_zero_attn=True)
+    with pytest.raises(TypeError, match="key_padding_mask"):
+        MultiHeadAttention(4, 2)(torch.zeros(1, 2, 4), key_padding_mask=torch.zeros(1, 2))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((2, 3, 5), None), r"x: shape \(2, 3, 5\), expected b=2, tokens, d=4"),
+        (((2, 3, 4), (2, 5, 4)), r"keys: shape \(2, 5, 4\), expected b=2, tokens, d=7"),
+        (((2, 3, 4), (1, 5, 7)), r"keys: shape \(1, 5, 7\), expected b=2, tokens, d=7"),
+        (((2, 3, 4), ((2, 5, 7), (2, 5, 7))), r"values: shape \(2, 5, 7\), expected b=2, tokens, d=11"),
+        (((2, 3, 4), ((2, 5, 7), (2, 6, 11))), "s=5 tokens for the keys and 6 for the values"),
+    ],
+)
+def test_forward_names_the_widths_that_do_not_fit(shapes, message):
+    module = MultiHeadAttention(4, 2, kdim=7, vdim=11)
+    x, context = shapes
+    if context is not None:
+        pair = isinstance(context[0], tuple)
+        context = tuple(torch.zeros(shape) for shape in context) if pair else torch.zeros(context)
+    with pytest.raises(ShapeError, match=message):
+        module(torch.zeros(x), context)
+
+
+def test_attention_weights_are_those_of_attend():
+    query, key = normal(0, 1, 2, 3, 5), normal(1, 1, 2, 7, 5)
+    torch.testing.assert_close(attention_weights(query, key), attend(query, key, key)[1], atol=0, rtol=0)
