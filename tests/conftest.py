@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -24,3 +25,9 @@ def impl(request):
     """
     path = request.path.relative_to(HERE).with_suffix("")
     return importlib.import_module(".".join(["minivid", *path.parts[:-1], path.name.removeprefix("test_")]))
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """No shape checker (one step of the suite switches it on): it would refuse a wrong call before minivid does."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
