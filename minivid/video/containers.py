@@ -1,0 +1,450 @@
+"""Open a local video file safely: refuse what is none, and see whether the file is as long as it says.
+
+FFmpeg opens far more than video files: addresses, playlists that name other files, scripts. Everything is refused here
+that is not one ordinary file in a container of the list below, and FFmpeg is given an open file without a name, so that
+it has nothing to look further with.
+"""
+
+import errno
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import av
+import av.error
+
+# As large as the largest camera formats (8K: 7680 x 4320, 8192 x 4320); a frame of this size takes 106 MB as RGB.
+MAX_PIXELS = 36_000_000
+
+# The names of FFmpeg's readers that read one file and nothing else. Sound and subtitles are here to be told apart.
+CONTAINERS = (
+    "mov,matroska,webm,avi,flv,mpeg,mpegts,asf,ogg,gif,apng,ivf,nut,rm,mxf,dv,wtv,yuv4mpegpipe,"
+    "h264,hevc,vvc,av1,obu,m4v,mpegvideo,h263,h261,vc1,mjpeg,dnxhd,"
+    "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,ppm_pipe,pgm_pipe,pbm_pipe,pam_pipe,jpegxl_pipe,qoi_pipe,gif_pipe,"
+    "wav,w64,mp3,flac,aac,ac3,eac3,aiff,au,caf,amr,ape,srt,ass,webvtt"
+)
+
+# FFmpeg's names of protocols, and others that people write in front of an address.
+PROTOCOLS = (
+    "async|bluray|cache|concatf?|concath|crypto|data|dict|dtls|fd|ffrtmp(crypt|http)|file|ftps?|gophers?|hls|httpproxy|https?|"
+    "icecast|ipfs|ipns|ldaps?|md5|mmsh|mmst|mms|pipe|prompeg|rist|rtmp(e|s|t|te|ts)?|rtp|rtsps?|scp|sftp|smb|srtp?|subfile|"
+    "tcp|tee|tls|udp|udplite|unix|zmq|s3|gs|az|blob"
+)
+ADDRESS = re.compile(rf"(?i)([a-z][a-z0-9+.-]+://|({PROTOCOLS})(,[^:]*)?:)")
+
+PLAYLIST = re.compile(
+    rb"(?is)(#extm3u|ffconcat\b|\[(playlist|reference)\]|v=0\r?\no=|rtsptext|asf http|file\s+['\"]?\S"
+    rb"|(https?|rtsp|rtmp|mms|ftp|file)://"
+    rb"|(<\?.*?\?>\s*|<!--.*?-->\s*|<!doctype \w+[^>]*>\s*)*"
+    rb"<(mpd|smil|asx|playlist|smoothstreamingmedia|assetmap|packinglist|compositionplaylist)\b)"
+)
+
+
+class VideoError(ValueError):
+    """A video cannot be read; one line says the cause and the remedy.
+
+    Attributes:
+        path: what was asked for.
+        kind: one of bad_argument, url_refused, not_found, not_a_file, permission, empty, not_video, playlist_refused,
+            no_video_stream, no_frames, too_large, unsupported_codec, encrypted_or_corrupt, truncated, corrupt,
+            bad_index.
+    """
+
+    def __init__(self, path: object, kind: str, message: str) -> None:
+        # repr where the name holds what a terminal would act on (line ends, escape codes)
+        name = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else repr(path)
+        super().__init__(f"{name if name.isprintable() and name else repr(name)}: {message}")
+        self.path = path
+        self.kind = kind
+
+    def __reduce__(self) -> tuple:  # an exception that crosses to another process is rebuilt from its arguments
+        return _rebuilt, (self.path, self.kind, str(self))
+
+
+def _rebuilt(path: object, kind: str, message: str) -> VideoError:
+    error = VideoError(path, kind, "")
+    error.args = (message,)
+    return error
+
+
+class VideoWarning(UserWarning):
+    """A video is damaged: the frames that came are right, others are missing or were patched up by the decoder."""
+
+
+class VideoFile:
+    """A local file that was found to be a plausible video; FFmpeg may read it again and again.
+
+    Attributes:
+        path: as given.
+        damage: the VideoError that says how the file contradicts itself, or None; frames may be readable all the same.
+        encrypted: whether the header of an mp4 file says that its pictures are.
+    """
+
+    def __init__(self, path: str | bytes | os.PathLike) -> None:
+        self.path = path
+        self._file = _open(path)
+        try:
+            self.size = os.fstat(self._file.fileno()).st_size
+            self._head = self._file.read(4096)
+            self._refuse_text_that_names_other_files()
+            self.damage = self._damage()
+            self.encrypted = self._says_that_it_is_encrypted()
+            # a table of contents that lists more frames than the file has bytes would only fill the memory
+            if self.damage is not None and self.damage.kind == "corrupt" and "samples" in str(self.damage):
+                raise self.damage
+            self._refuse_enormous_picture()
+        except BaseException:
+            self.close()
+            raise
+
+    def container(self) -> av.container.InputContainer:
+        """Let FFmpeg open the file, from its start and apart from other containers of it.
+
+        The container ends with the last reference to it: to close one by hand would pull it from under the streams and
+        packets that are still in use.
+
+        Raises:
+            VideoError: if FFmpeg finds no container that is on the list.
+        """
+        try:
+            return av.open(
+                _Nameless(self._file, self.size),
+                container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": ""},
+                options={"max_pixels": str(MAX_PIXELS)},
+                metadata_errors="replace",  # tags need not be UTF-8
+                buffer_size=1 << 18,
+                io_open=self._refuse_other_file,
+            )
+        except VideoError:
+            raise
+        except (av.error.FFmpegError, ValueError, OSError, ArithmeticError) as error:
+            raise self._cannot_open() from error
+
+    def close(self) -> None:
+        """Close the file; containers of it can read no more."""
+        self._file.close()
+
+    def error(self, kind: str, message: str) -> VideoError:
+        """Make a VideoError about this file."""
+        return VideoError(self.path, kind, message)
+
+    def _says_that_it_is_encrypted(self) -> bool:
+        header = self._moov()
+        return b"encv" in header and b"sinf" in header
+
+    def _refuse_other_file(self, url: str, flags: int, options: dict) -> None:
+        raise self.error("playlist_refused", f"names another file ({url[:80]!r}); give the video file itself")
+
+    def _refuse_text_that_names_other_files(self) -> None:
+        text = self._head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if PLAYLIST.match(text):
+            raise self.error(
+                "playlist_refused", "is a playlist or script that names other files; give the video file itself"
+            )
+        if text.startswith(b"version https://git-lfs.github.com/spec/"):
+            raise self.error(
+                "not_video", "is a git-lfs pointer, not the video itself; run `git lfs pull` in its repository"
+            )
+
+    def _refuse_enormous_picture(self) -> None:
+        if self._head[:4] == b"GIF8":
+            width, height = struct.unpack_from("<HH", self._head.ljust(10, b"\0"), 6)
+        elif self._head[:8] == b"\x89PNG\r\n\x1a\n":
+            width, height = struct.unpack_from(">II", self._head.ljust(24, b"\0"), 16)
+        else:
+            return
+        self.refuse_enormous(width, height)
+
+    def refuse_enormous(self, width: int, height: int) -> None:
+        """Raise a VideoError if one frame would have more than MAX_PIXELS pixels."""
+        if width * height > MAX_PIXELS:
+            raise self.error(
+                "too_large",
+                f"frames of {width} x {height} = {width * height / 1e6:.0f} million pixels exceed the limit of "
+                f"{MAX_PIXELS / 1e6:.0f} million; make a smaller copy of the video",
+            )
+
+    def _cannot_open(self) -> VideoError:
+        if self.encrypted:
+            return self.error("encrypted_or_corrupt", "is encrypted; give a copy without copy protection")
+        if self.damage is not None:
+            return self.damage
+        if _is_text(self._head):
+            page = b"<html" in self._head.lower() or b"<!doctype html" in self._head.lower()
+            what = "is a web page (a failed download?)" if page else "is text"
+            return self.error("not_video", f"{what}, not a video; download or export the video again")
+        if _looks_like_video(self._head):
+            return self.error("corrupt", "starts like a video but its header cannot be read; copy or download it again")
+        return self.error("not_video", "is in none of the known video formats; give an mp4, mkv, webm, avi or gif file")
+
+    # What the container declares about its own length
+
+    def _damage(self) -> VideoError | None:
+        head, size = self._head, self.size
+        declared = 0
+        if head[:4] == b"\x1aE\xdf\xa3":
+            declared = _end_of_matroska(self._file, size)
+        elif head[:4] == b"RIFF":
+            declared = _end_of_riff(self._file, size)
+        elif head[:3] == b"FLV":
+            declared = _end_of_flv(self._file, size)
+        elif head[:4] == b"GIF8":
+            self._file.seek(max(0, size - 64))
+            declared = size if self._file.read().rstrip(b"\0").endswith(b";") else size + 1
+        elif (packet := _transport_packet(head)) and size % packet:
+            declared = size + packet - size % packet
+        elif head[4:8] in TOP_BOXES:
+            return self._damage_of_mp4()
+        return self._truncated(declared) if declared > size else None
+
+    def _truncated(self, declared: int) -> VideoError:
+        return self.error(
+            "truncated", f"is cut off: {self.size} bytes of at least {declared}; copy or download it again"
+        )
+
+    def _damage_of_mp4(self) -> VideoError | None:
+        kinds, last = [], 0
+        for kind, _, end in _boxes(self._file, 0, self.size):
+            if kind not in TOP_BOXES:
+                break
+            kinds.append(kind)
+            last = end
+        if last > self.size and kinds[-1:] != [b"moov"]:
+            return self._truncated(last)
+        if b"moov" in kinds:
+            return self._damage_of_moov()
+        if b"mdat" in kinds and last == self.size and kinds[-1] == b"mdat":
+            return self.error("truncated", "is cut off before its index (no moov box); copy or download it again")
+        return self.error("corrupt", "has no readable index (no moov box); copy or download it again")
+
+    def _damage_of_moov(self) -> VideoError | None:
+        for path, start, end, parent_end in _descend(self._file, 0, self.size, ()):
+            kind = path[-1]
+            if end > parent_end or not re.fullmatch(rb"[\x20-\x7e\xa9]{4}", kind):
+                return self.error(
+                    "corrupt",
+                    f"the boxes of its header do not fit into each other (at byte {start}); copy or download it again",
+                )
+            if kind == b"stsz" and end - start >= 12:
+                self._file.seek(start)
+                _, _, samples = struct.unpack(">III", self._file.read(12))
+                if samples > self.size:
+                    return self.error(
+                        "corrupt",
+                        f"its header lists {samples} samples in a file of {self.size} bytes; copy or download it again",
+                    )
+        return None
+
+    def _moov(self) -> bytes:
+        for kind, start, end in _boxes(self._file, 0, self.size):
+            if kind == b"moov":
+                self._file.seek(start)
+                return self._file.read(min(end - start, 1 << 26))
+        return b""
+
+
+class _Nameless:
+    """An open file that does not tell its name: FFmpeg can read it, and look for nothing beside it.
+
+    It keeps its own place, so that several containers can read one file.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size, self._place = file, size, 0
+
+    def read(self, count: int) -> bytes:
+        self._file.seek(self._place)
+        data = self._file.read(count)
+        self._place += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+
+def _open(path: object) -> BinaryIO:
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise VideoError(path, "bad_argument", f"a path was expected, not {type(path).__name__}")
+    name = os.fsdecode(path)
+    if not name:
+        raise VideoError(path, "bad_argument", "the path is empty; give the path of a video file")
+    if "\0" in name:
+        raise VideoError(path, "bad_argument", "the path holds a NUL character, which no file name can")
+    try:
+        # Before opening: a FIFO would wait for a writer for ever.
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+            raise VideoError(path, "not_a_file", f"is {what}; give the path of a video file")
+        if os.stat(path).st_size == 0:
+            raise VideoError(path, "empty", "is empty (0 bytes); copy or download it again")
+        return open(path, "rb", buffering=0)
+    except PermissionError as error:
+        raise VideoError(path, "permission", "may not be read by this user; change its permissions") from error
+    except OSError as error:
+        if ADDRESS.match(name):
+            raise VideoError(
+                path, "url_refused", "is an address, and only local files are read; download it and pass a path"
+            ) from None
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise VideoError(path, "bad_argument", f"cannot be a path ({error.strerror})") from error
+        raise VideoError(path, "not_found", f"cannot be opened ({error.strerror}); check the path") from error
+
+
+def _is_text(head: bytes) -> bool:
+    return not re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) and len(head) > 0 and _decodes(head)
+
+
+def _decodes(head: bytes) -> bool:
+    try:
+        head[:-4].decode("utf-8")  # the last character may be cut
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 8
+    return True
+
+
+def _looks_like_video(head: bytes) -> bool:
+    starts = (
+        b"\x1aE\xdf\xa3",
+        b"RIFF",
+        b"FLV",
+        b"GIF8",
+        b"OggS",
+        b"\0\0\1\xba",
+        b"\0\0\1\xb3",
+        b"\x89PNG",
+        b"\xff\xd8\xff",
+    )
+    return (
+        head.startswith(tuple(starts))
+        or bool(_transport_packet(head))
+        or any(kind in head for kind in (b"ftyp", b"moov", b"mdat", b"mvhd"))
+    )
+
+
+# mp4 and mov: boxes of a size, a type of four letters and a payload (ISO/IEC 14496-12, section 4.2)
+
+TOP_BOXES = frozenset(
+    b"ftyp styp moov mdat moof mfra free skip wide pnot uuid sidx ssix prft emsg meta udta pdin".split()
+)
+PARENTS = frozenset([b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf"])
+# Far more boxes than any real file has: a file of nothing but tiny boxes must not take minutes.
+MAX_BOXES = 200_000
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Type, first byte of the payload and end of every box; the end may lie beyond `end`."""
+    for _ in range(MAX_BOXES):
+        if start + 8 > end:
+            return
+        file.seek(start)
+        header = file.read(16)
+        size, kind = struct.unpack_from(">I4s", header)
+        payload = start + 8
+        if size == 1 and len(header) == 16:
+            (size,) = struct.unpack_from(">Q", header, 8)
+            payload = start + 16
+        elif size == 0:
+            size = end - start
+        following = start + size
+        yield kind, payload, max(following, payload)
+        if following < payload:
+            return
+        start = following
+
+
+def _descend(file: BinaryIO, start: int, end: int, path: tuple) -> Iterator[tuple[tuple, int, int, int]]:
+    for kind, payload, box_end in _boxes(file, start, end):
+        if path or kind == b"moov":
+            yield (*path, kind), payload, box_end, end
+        if kind in PARENTS and kind not in path and (path or kind == b"moov"):
+            yield from _descend(file, payload, min(box_end, end), (*path, kind))
+        if not path and kind == b"moov":
+            return  # the first index counts; what was appended to the file does not
+
+
+# The other containers
+
+
+def _end_of_matroska(file: BinaryIO, size: int) -> int:
+    """The end that the segment declares, or of the last cluster where the segment was written to a stream."""
+    _, start, end = _element(file, 0)
+    for _ in range(4):
+        kind, start, end = _element(file, end)
+        if kind == 0x18538067:  # Segment
+            break
+    else:
+        return 0
+    if end >= 0:
+        return end
+    for _ in range(MAX_BOXES):
+        if start >= size:
+            return start
+        kind, start, end = _element(file, start)
+        if end < 0 or kind not in (0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1F43B675, 0x1C53BB6B, 0xEC, 0xBF, 0x1254C367):
+            return 0
+        start = end
+    return 0
+
+
+def _element(file: BinaryIO, start: int) -> tuple[int, int, int]:
+    """Id, first byte of the payload and end (-1: unknown) of an EBML element (RFC 8794)."""
+    file.seek(max(start, 0))
+    header = file.read(12)
+    if len(header) < 2 or header[0] < 0x10:
+        return 0, start, -1
+    width = 9 - header[0].bit_length()
+    kind = int.from_bytes(header[:width])
+    if len(header) <= width or header[width] == 0:
+        return 0, start, -1
+    length = 9 - header[width].bit_length()
+    payload = start + width + length
+    value = int.from_bytes(header[width : width + length]) & ((1 << 7 * length) - 1)
+    return kind, payload, -1 if value == (1 << 7 * length) - 1 else payload + value
+
+
+def _end_of_riff(file: BinaryIO, size: int) -> int:
+    end = 0
+    for _ in range(MAX_BOXES):
+        file.seek(end)
+        header = file.read(8)
+        if len(header) < 8 or header[:4] != b"RIFF":
+            return end
+        (length,) = struct.unpack_from("<I", header, 4)
+        if length in (0, 0xFFFFFFFF):  # written to a stream that could not go back
+            return 0
+        end += 8 + length
+        if end > size:
+            return end
+        end += length % 2
+    return 0
+
+
+def _end_of_flv(file: BinaryIO, size: int) -> int:
+    end = 13
+    for _ in range(MAX_BOXES):
+        file.seek(end)
+        header = file.read(4)
+        if len(header) < 4 or header[0] & 0x1F not in (8, 9, 18):
+            return 0
+        end += 11 + int.from_bytes(header[1:4])
+        if end > size:
+            return end
+        end += 4
+    return 0
+
+
+def _transport_packet(head: bytes) -> int:
+    """Bytes of a packet if this is an MPEG transport stream, else 0."""
+    for packet, offset in ((188, 0), (192, 4), (204, 0)):
+        places = range(offset, min(len(head), offset + 5 * packet), packet)
+        if len(places) >= 3 and all(head[place] == 0x47 for place in places):
+            return packet
+    return 0

@@ -1,0 +1,498 @@
+"""Read a video file: what it holds, and its frames with the second at which each is shown.
+
+Frame i is always the i-th that a decode of the whole file gives, bit for bit, whether the decoder seeks or not. Pixels
+are upright (rotation metadata is applied), red, green, blue, 0 to 255, in the stored size: pixels that are not square
+are not stretched (see VideoInfo.pixel_aspect), interlaced frames keep both their fields (VideoInfo.interlaced), and of
+transparent pixels the colour is taken and the transparency dropped.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+import numpy as np
+import torch
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import VideoReformatter
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from minivid.video.containers import MAX_PIXELS, VideoError, VideoFile, VideoWarning
+from minivid.video.timeline import (
+    FRAME_CONTAINERS,
+    Packets,
+    Timeline,
+    frame_rate,
+    pictures_shown,
+    seconds_of_ticks,
+    timeline_of_packets,
+)
+
+__all__ = ["Frames", "Video", "VideoError", "VideoInfo", "VideoWarning", "open_video", "probe", "read_frames"]
+
+# More threads than this hold more frames in memory than they save time.
+MAX_THREADS = 8
+# A file of which so many packets fail, and none gives a picture, will not give one any more.
+HOPELESS = 250
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video is, found by reading its packets and its first frame, not by trusting its header.
+
+    Attributes:
+        width, height: pixels of an upright frame.
+        fps: frames a second; the mean rate where it varies.
+        frames: how many frames there are.
+        duration: seconds from the start of the first frame to the end of the last.
+        rotation: degrees, counterclockwise, by which stored frames are turned to be upright (-90: a quarter clockwise).
+        codec: FFmpeg's name of the compression, such as h264.
+        has_audio: whether there is a sound track.
+        container: FFmpeg's name of the file format.
+        start: second at which the first frame is shown; not 0 in many broadcast and edited files.
+        pixel_aspect: width of a pixel over its height as it is to be shown; frames are not stretched by it.
+        interlaced: whether the first frame holds two fields, half a frame apart in time; they are not taken apart.
+    """
+
+    width: int
+    height: int
+    fps: float
+    frames: int
+    duration: float
+    rotation: int
+    codec: str
+    has_audio: bool
+    container: str
+    start: float
+    pixel_aspect: float
+    interlaced: bool
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Chosen frames of a video.
+
+    Attributes:
+        pixels: uint8, `t c h w`, upright red, green and blue.
+        seconds: float64, `t`: when each frame is shown.
+        indices: int64, `t`: the number of each frame in the video.
+    """
+
+    pixels: UInt8[Tensor, "t c h w"]
+    seconds: Float[Tensor, " t"]
+    indices: Int64[Tensor, " t"]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def probe(path: str | bytes | os.PathLike) -> VideoInfo:
+    """Say what a video file holds; decodes its first frame only, where its packets can be counted.
+
+    Args:
+        path: a local file.
+
+    Raises:
+        VideoError: if the file holds no video that can be read.
+
+    Warns:
+        VideoWarning: if the file is damaged, and the numbers are those of what is left.
+    """
+    with open_video(path) as video:
+        if video.damage is not None:
+            warnings.warn(str(video.damage), VideoWarning, stacklevel=2)
+        return video.info
+
+
+def read_frames(
+    path: str | bytes | os.PathLike, indices: Iterable[int] | Tensor | None = None, *, strict: bool = False
+) -> Frames:
+    """Read the frames with the given numbers, in the order given.
+
+    Args:
+        path: a local file.
+        indices: numbers from 0 to frames - 1, in any order, also repeatedly; None = every frame.
+        strict: whether damage is an error; else frames that cannot be decoded are left out, with a warning.
+
+    Raises:
+        VideoError: if the file holds no video that can be read, or no frame with such a number, or with `strict` if any
+            part of it that had to be read is damaged.
+
+    Warns:
+        VideoWarning: if the file is damaged; `Frames.indices` says which frames came.
+    """
+    with open_video(path) as video:
+        asked = list(range(video.info.frames)) if indices is None else [int(index) for index in indices]
+        wanted = sorted(set(asked))
+        pixels = torch.empty(len(wanted), 3, video.info.height, video.info.width, dtype=torch.uint8)
+        place, seconds = {}, {}
+        for index, second, frame in video.frames(wanted, strict=strict):
+            pixels[len(place)] = torch.from_numpy(frame).permute(2, 0, 1)
+            place[index], seconds[index] = len(place), second
+    came = [index for index in asked if index in place]
+    pixels = pixels[: len(place)]
+    if came != list(place):  # not ascending, or repeated
+        pixels = pixels[[place[index] for index in came]]
+    return Frames(
+        pixels,
+        torch.tensor([seconds[index] for index in came], dtype=torch.float64),
+        torch.tensor(came, dtype=torch.int64),
+    )
+
+
+@contextmanager
+def open_video(path: str | bytes | os.PathLike) -> Iterator["Video"]:
+    """Open a video file, find out what it holds, and close it in the end.
+
+    Args:
+        path: a local file; addresses, playlists, folders and pipes are refused before they are opened.
+
+    Raises:
+        VideoError: if the file holds no video that can be read.
+    """
+    file = VideoFile(path)
+    try:
+        yield Video(file)
+    finally:
+        file.close()
+
+
+class Video:
+    """An open video file.
+
+    Attributes:
+        info: what it holds.
+        seconds: float64, one for every frame: when it is shown.
+        damage: the VideoError that says what is known to be wrong with the file, or None.
+    """
+
+    def __init__(self, file: VideoFile) -> None:
+        self._file = file
+        self.damage = file.damage
+        self._reformatter = VideoReformatter()
+        container, stream = self._open()
+        self._codec = stream.codec_context.name
+        packets = Packets()
+        first = self._read_packets(container, stream, packets)
+        self._width, self._height = first.width, first.height
+        self._matrix = display_matrix(first)
+        turned = self._matrix[0] == 0
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        name, time_base, has_audio = container.format.name, Fraction(stream.time_base), bool(container.streams.audio)
+        rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
+        assumed = next((rate for rate in (rates[1], rates[0]) if rate and rate <= 1000), Fraction(25))
+        # Elsewhere the two fields of a frame may come as two packets.
+        whole_frames = name.startswith(FRAME_CONTAINERS) or not (self._codec == "h264" and first.interlaced_frame)
+        if packets.counted and whole_frames:
+            self._timeline = timeline_of_packets(packets, name, time_base, assumed)
+        else:
+            self._timeline = self._timeline_by_decoding(time_base, assumed, len(packets.ticks))
+        self.seconds = self._timeline.seconds
+        fps = frame_rate(self.seconds, rates)
+        start, last = float(self.seconds[0]), float(self.seconds[-1])
+        shown_for = float(packets.end * time_base) - last if packets.end is not None else 0.0
+        self.info = VideoInfo(
+            width=first.height if turned else first.width,
+            height=first.width if turned else first.height,
+            fps=fps,
+            frames=len(self.seconds),
+            # a last frame that stays for more than ten others is a header's mistake
+            duration=last - start + (shown_for if 0 < shown_for < 10 / fps else 1 / fps),
+            rotation=first.rotation,
+            codec=self._codec,
+            has_audio=has_audio,
+            container=name,
+            start=start,
+            pixel_aspect=1 / pixel_aspect if turned else pixel_aspect,
+            interlaced=first.interlaced_frame,
+        )
+
+    def frames(
+        self, indices: Iterable[int] | None = None, *, strict: bool = False
+    ) -> Iterator[tuple[int, float, UInt8[np.ndarray, "h w c"]]]:
+        """Yield number, second and pixels of each wanted frame: ascending, each once, one at a time.
+
+        Only the frame that is handed out is kept, so memory does not grow with the length of the video.
+
+        Args:
+            indices: numbers from 0 to info.frames - 1, in any order; None = every frame.
+            strict: whether damage is an error; else frames that cannot be decoded are left out, with one warning.
+
+        Raises:
+            VideoError: if there is no frame with such a number, if none of them can be decoded, or with `strict` at the
+                first sign of damage.
+
+        Warns:
+            VideoWarning: if frames are missing or were patched up by the decoder.
+        """
+        wanted = self._checked(indices)
+        if strict and self.damage is not None:
+            raise self.damage
+        ledger = _Damage()
+        came = 0
+        for index, picture in self._pictures(wanted, ledger):
+            if strict and ledger:
+                break
+            came += 1
+            yield index, float(self.seconds[index]), self._pixels(picture)
+        if not wanted or (came == len(wanted) and not ledger and self.damage is None):
+            return
+        error = self._report(ledger, came, len(wanted))
+        if strict or came == 0:
+            raise error
+        warnings.warn(str(error), VideoWarning, stacklevel=2)
+
+    # Opening
+
+    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+        container = self._file.container()
+        # a picture of an album in a sound file is not a video
+        streams = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & (av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails)
+        ]
+        if not streams:
+            if len(container.streams) == 0:
+                raise self.damage or self._file.error(
+                    "corrupt", "its header names no streams; copy or download it again"
+                )
+            names = ", ".join(
+                f"{stream.type} {stream.codec_context.name if stream.codec_context else '?'}"
+                for stream in container.streams
+            )
+            raise self._file.error("no_video_stream", f"no video stream (streams: {names}); give a file with pictures")
+        stream = streams[0]
+        if self._file.encrypted:
+            raise self._encrypted()
+        if stream.codec_context is None:
+            raise self._file.error(
+                "unsupported_codec", "no decoder knows how its pictures are compressed; convert it to H.264"
+            )
+        context = stream.codec_context
+        self._file.refuse_enormous(context.width, context.height)
+        context.thread_type = "AUTO"
+        context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        return container, stream
+
+    def _encrypted(self) -> VideoError:
+        return self._file.error("encrypted_or_corrupt", "is encrypted; give a copy without copy protection")
+
+    def _read_packets(
+        self, container: av.container.InputContainer, stream: av.VideoStream, packets: Packets
+    ) -> av.VideoFrame:
+        """Take note of every packet and give the first frame that can be decoded."""
+        first, corrupt, ledger = None, False, _Damage()
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    if packet.has_sidedata("encryption_info"):
+                        raise self._encrypted()
+                    packets.add(packet, self._codec)
+                    corrupt = packet.is_corrupt
+                if first is None and ledger.failed < HOPELESS:
+                    first = next(iter(ledger.decode(packet)), None)
+        except av.error.FFmpegError as error:
+            if self.damage is None:
+                self.damage = self._file.error(
+                    "corrupt", f"cannot be read to its end ({error.strerror}); copy it again"
+                )
+        if corrupt and self.damage is None:  # the last packet is incomplete
+            self.damage = self._file.error("truncated", "ends in the middle of a frame; copy or download it again")
+        if first is not None and packets.ticks:
+            return first
+        if self.damage is not None:
+            raise self.damage
+        if not packets.ticks:
+            raise self._file.error("no_frames", "its video stream holds no frame; export it again")
+        raise self._file.error(
+            "corrupt", f"none of its {len(packets.ticks)} frames can be decoded; copy or download it again"
+        )
+
+    def _timeline_by_decoding(self, time_base: Fraction, rate: Fraction, packets: int) -> Timeline:
+        ledger = _Damage()
+        ticks = [picture.pts for picture in self._decode_in_order(ledger)]
+        if not ticks:
+            raise self._report(ledger, 0, packets)
+        known = None if None in ticks else np.array(ticks, dtype=np.int64)
+        if known is not None and (np.diff(known) < 0).any():
+            known.sort()
+        return Timeline(seconds_of_ticks(known, len(ticks), time_base, rate))
+
+    def _checked(self, indices: Iterable[int] | None) -> list[int]:
+        count = self.info.frames
+        if indices is None:
+            return list(range(count))
+        wanted = sorted({int(index) for index in indices})
+        for index in wanted[:1] + wanted[-1:]:
+            if not 0 <= index < count:
+                raise self._file.error(
+                    "bad_index", f"no frame {index}: it has {count} frames, numbered 0 to {count - 1}"
+                )
+        return wanted
+
+    # Decoding
+
+    def _pictures(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
+        if self._timeline.ticks is None:
+            yield from self._by_counting(wanted, ledger)
+        else:
+            yield from self._by_time(wanted, ledger)
+
+    def _by_counting(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
+        chosen = set(wanted)
+        for index, picture in enumerate(self._decode_in_order(ledger)):
+            if index in chosen:
+                yield index, picture
+            if index >= wanted[-1]:
+                return
+
+    def _decode_in_order(self, ledger: "_Damage") -> Iterator[av.VideoFrame]:
+        container, stream = self._open()
+        for packet in _demuxed(container, stream, ledger):
+            yield from ledger.decode(packet)
+
+    def _by_time(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
+        container, stream = self._open()
+        for segment in self._timeline.segments(wanted):
+            frames = list(segment.frames)
+            if segment.start:
+                trial = _Damage()
+                for index, picture in self._segment(container, stream, segment.start, frames, trial):
+                    if trial or index != frames[0]:
+                        break
+                    yield frames.pop(0), picture
+                if not frames:
+                    continue
+                # Seeking did not bring all of them. Whether they exist is for a decode from the start to say.
+                container, stream = self._open()
+            yield from self._segment(container, stream, 0, frames, ledger)
+
+    def _segment(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        start: int,
+        frames: list[int],
+        ledger: "_Damage",
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode from the packet at place `start` on, until the frames have come."""
+        context = stream.codec_context
+        wanted = {int(self._timeline.ticks[frame]): frame for frame in frames}
+        missing = set(wanted)
+        # A picture that none is predicted from need not be decoded to get at another one. So sure only in H.264: in VP8
+        # and HEVC the flag means less.
+        skips = self._codec == "h264" and len(wanted) < len(self._timeline)
+        context.skip_frame = "DEFAULT"
+        for packet in self._seek(container, stream, start) if start else _demuxed(container, stream, ledger):
+            if skips:
+                context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            if packet.pts in missing and pictures_shown(packet, self._codec):
+                missing.remove(packet.pts)
+            for picture in ledger.decode(packet):
+                if picture.pts in wanted:
+                    yield wanted.pop(picture.pts), picture
+            if not missing:  # all that is needed has gone in
+                break
+        for picture in ledger.drain(context):
+            if picture.pts in wanted:
+                yield wanted.pop(picture.pts), picture
+
+    def _seek(self, container: av.container.InputContainer, stream: av.VideoStream, start: int) -> Iterator[av.Packet]:
+        """Yield the packets from the key frame at place `start`, or one before it, on; none if seeking led astray."""
+        timeline = self._timeline
+        number = int(np.searchsorted(timeline.keys, start))
+        allowed = {int(tick) for tick in timeline.key_ticks[: number + 1]}
+        try:
+            container.seek(int(timeline.key_ticks[number]), stream=stream)
+        except av.error.FFmpegError:
+            return
+        started = False
+        for packet in _demuxed(container, stream, _Damage()):
+            if not started and packet.is_keyframe:
+                started = packet.pts in allowed
+                if not started:
+                    return
+            if started:
+                yield packet
+
+    def _pixels(self, picture: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
+        rgb = self._reformatter.reformat(picture, self._width, self._height, "rgb24").to_ndarray()
+        return np.ascontiguousarray(orient(rgb, self._matrix))
+
+    def _report(self, ledger: "_Damage", came: int, wanted: int) -> VideoError:
+        kind = self.damage.kind if self.damage else "corrupt"
+        cause = str(self.damage).rpartition(": ")[2].split(";")[0] if self.damage else "is damaged"
+        details = f"{wanted - came} of {wanted} frames cannot be decoded"
+        if ledger.patched:
+            details += f", {ledger.patched} are incomplete"
+        return self._file.error(kind, f"{cause}: {details}; copy or download it again")
+
+
+class _Damage:
+    """Decodes packets and takes note of those that fail."""
+
+    def __init__(self) -> None:
+        self.failed = self.patched = self.decoded = 0
+
+    def __bool__(self) -> bool:
+        return self.failed + self.patched > 0
+
+    def decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        return self._noted(packet.decode)
+
+    def drain(self, context: av.VideoCodecContext) -> list[av.VideoFrame]:
+        return self._noted(context.decode)
+
+    def _noted(self, decode: Callable[[], list[av.VideoFrame]]) -> list[av.VideoFrame]:
+        try:
+            pictures = decode()
+        except av.error.EOFError:  # the decoder was drained before
+            return []
+        except av.error.FFmpegError:
+            self.failed += 1
+            return []
+        self.decoded += len(pictures)
+        self.patched += sum(picture.is_corrupt for picture in pictures)
+        return pictures
+
+
+def _demuxed(container: av.container.InputContainer, stream: av.VideoStream, ledger: _Damage) -> Iterator[av.Packet]:
+    try:
+        for packet in container.demux(stream):
+            yield packet
+            if ledger.failed > HOPELESS and not ledger.decoded:
+                return
+    except av.error.FFmpegError:
+        ledger.failed += 1
+
+
+def display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Say how stored pixels come to stand upright: the signs (a, b, c, d) of x' = a x + c y, y' = b x + d y.
+
+    A camera that was held sideways stores the frame as the sensor sees it and this matrix beside it. Angles between the
+    quarter turns are taken as the nearest one.
+
+    Source: ISO/IEC 14496-12, section 6.2.2; FFmpeg, libavutil/display.h.
+    """
+    for data in picture.side_data:
+        if data.type == SideDataType.DISPLAYMATRIX:
+            a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
+            if abs(a * d) >= abs(b * c):
+                return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
+            return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
+    return 1, 0, 0, 1
+
+
+def orient(pixels: UInt8[np.ndarray, "h w c"], matrix: tuple[int, int, int, int]) -> UInt8[np.ndarray, "height width c"]:
+    """Turn and mirror a frame by quarter turns; `matrix` as `display_matrix` gives it."""
+    a, b, c, d = matrix
+    if a == 0:  # rows become columns
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return pixels[::d, ::a]
