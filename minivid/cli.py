@@ -6,6 +6,7 @@ Rooms are imported inside the commands, because torch alone takes longer to impo
 import argparse
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"minivid: warning: {message}", file=sys.stderr)
     try:
         return options.command(options) or 0
+    except BrokenPipeError:
+        # What reads our output, such as `head`, has seen enough; Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"minivid {options.name}: stopped", file=sys.stderr)
         return 130
@@ -136,7 +141,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _shapes(options: argparse.Namespace) -> int:
-    from minivid.video.clip import ClipSettings, load_clip, plan_clip, plan_json, plan_table
+    from minivid.video.clip import ClipSettings, load_pixels, plan_clip, plan_json, plan_table
     from minivid.video.decode import probe
 
     given = {field.name: getattr(options, field.name, None) for field in fields(ClipSettings)}
@@ -146,11 +151,11 @@ def _shapes(options: argparse.Namespace) -> int:
     if options.plot:
         from minivid.plots import sampled_frames, save_png
 
-        clip = load_clip(options.video, settings)
+        chosen = load_pixels(options.video, settings)
         figure = sampled_frames(
-            clip.frames,
-            clip.seconds,
-            plan.indices.tolist(),
+            chosen.pixels,
+            chosen.seconds,
+            chosen.indices.tolist(),
             patch_size=settings.patch_size,
             spatial_merge_size=settings.spatial_merge_size,
             title=f"{Path(options.video).name}: {plan.tokens} merged tokens",

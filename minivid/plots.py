@@ -137,9 +137,12 @@ def patch_grid(
         figure, grid = new_figure(width=6.0, height=max(1.2, 6.0 * height / width) + 0.6)
         axes = grid[0, 0]
     axes.imshow(_picture(frame), extent=(0, width, height, 0))
-    for step, line in ((patch_size, 0.35), (patch_size * spatial_merge_size, 1.1)):
-        axes.hlines(np.arange(0, height + 1, step), 0, width, color="white", linewidth=line)
-        axes.vlines(np.arange(0, width + 1, step), 0, height, color="white", linewidth=line)
+    # Lines as thin as the picture is small, or thousands of patches would hide what is in them.
+    points = 72 * axes.figure.get_figwidth() / axes.get_gridspec().ncols * patch_size / width
+    for step, share, line, most in ((patch_size, 0.6, 0.035, 0.8), (patch_size * spatial_merge_size, 1.0, 0.09, 2.4)):
+        style = dict(color="white", linewidth=min(most, line * points), alpha=share)
+        axes.hlines(np.arange(0, height + 1, step), 0, width, **style)
+        axes.vlines(np.arange(0, width + 1, step), 0, height, **style)
     axes.set(xlim=(0, width), ylim=(height, 0), xlabel="column (pixel)", ylabel="row (pixel)")
     rows, columns = height // patch_size, width // patch_size
     merged = (rows // spatial_merge_size) * (columns // spatial_merge_size)
@@ -339,7 +342,7 @@ def sampled_frames(
     patch_size: int,
     spatial_merge_size: int,
     title: str = "",
-    columns: int = 6,
+    columns: int = 5,
 ) -> Figure:
     """Draw the sampled frames with their numbers and times, and the patch and merge borders on top.
 
@@ -354,8 +357,8 @@ def sampled_frames(
     count, _, height, width = pixels.shape
     columns = min(count, columns)
     rows = -(-count // columns)
-    cell = 13.0 / columns
-    figure, grid = new_figure(rows, columns, width=13.0, height=rows * (cell * height / width + 0.25) + 0.5)
+    cell = 18.0 / 5
+    figure, grid = new_figure(rows, columns, width=cell * columns, height=rows * (cell * height / width + 0.25) + 0.5)
     for index, axes in enumerate(grid.flat):
         if index >= count:
             axes.set_axis_off()
