@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minivid.layers.positions import rotate
 from minivid.shapes import ShapeError
 
 # The tokens that answer: one tensor for keys and values, or one for each.
@@ -194,7 +195,8 @@ class MultiHeadAttention(nn.Module):
     """Attention in several heads at once: project, split the width into heads, attend in each, join, project back.
 
     Children `q_proj`, `k_proj`, `v_proj` and `out_proj`, all `nn.Linear`. torch.nn.MultiheadAttention keeps the first
-    three stacked in this order as `in_proj_weight` and `in_proj_bias`; otherwise constructor names and order are its.
+    three stacked in this order as `in_proj_weight` and `in_proj_bias`; its state dicts can be loaded as they are.
+    Tokens come as b n d, as with its batch_first=True.
 
     Args:
         embed_dim: width d of the tokens that ask, and of the result.
@@ -250,6 +252,7 @@ class MultiHeadAttention(nn.Module):
         self.v_proj = nn.Linear(embed_dim if vdim is None else vdim, num_kv_heads * self.head_dim, bias=bias)
         self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
         self.reset_parameters()
+        self.register_load_state_dict_pre_hook(_take_torch_names)
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, uniform with variance 2 / (inputs + outputs); biases zero.
@@ -267,6 +270,7 @@ class MultiHeadAttention(nn.Module):
         context: Context | None = None,
         *,
         mask: Bool[Tensor, "..."] | None = None,
+        rotary: Float[Tensor, "n half"] | Float[Tensor, "b n half"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Let the tokens x look at the tokens of a context.
 
@@ -274,6 +278,7 @@ class MultiHeadAttention(nn.Module):
             x: the tokens that ask.
             context: the tokens that answer; None = x itself. A pair: the tokens of the keys, those of the values.
             mask: True = may look. Any shape that broadcasts to b heads n s.
+            rotary: angles of positions.rotary_angles for the tokens x, by which queries and keys are turned.
 
         Returns:
             One row per token of x. Where a token may look nowhere, this is the bias of out_proj.
@@ -281,10 +286,9 @@ class MultiHeadAttention(nn.Module):
         Raises:
             ShapeError: if the tensors do not fit together or do not have the widths of the constructor.
             TypeError: if the mask is not boolean.
+            ValueError: if rotary is given with a context, whose tokens stand elsewhere.
         """
-        keys_from, values_from = self._sources(x, context)
-        query, key = self._query(x), self._key(keys_from)
-        value = self._split(self.v_proj(values_from), self.num_kv_heads)
+        query, key, value = self._project(x, context, rotary)
         if self.kernel == "fused":
             _check(query, key, mask)
             dropout = self.dropout if self.training else 0.0
@@ -300,17 +304,18 @@ class MultiHeadAttention(nn.Module):
         context: Context | None = None,
         *,
         mask: Bool[Tensor, "..."] | None = None,
+        rotary: Float[Tensor, "n half"] | Float[Tensor, "b n half"] | None = None,
     ) -> Float[Tensor, "b heads n s"]:
         """How much each token of x looks at each token of the context, head by head, without dropout.
 
         Args:
-            x, context, mask: as in `forward`.
+            x, context, mask, rotary: as in `forward`.
 
         Returns:
             Weights that sum to one over s; zeros where a token may look nowhere.
         """
-        keys_from, _ = self._sources(x, context)
-        return attention_weights(self._query(x), self._key(keys_from), mask)
+        query, key, _ = self._project(x, context, rotary)
+        return attention_weights(query, key, mask)
 
     def extra_repr(self) -> str:
         """The numbers that the children do not show."""
@@ -319,27 +324,44 @@ class MultiHeadAttention(nn.Module):
             f"dropout={self.dropout}, kernel={self.kernel!r}"
         )
 
-    def _sources(self, x: Tensor, context: Context | None) -> tuple[Tensor, Tensor]:
-        sources = context if isinstance(context, tuple) else (x, x) if context is None else (context, context)
-        wanted = (("x", x, self.q_proj), ("keys", sources[0], self.k_proj), ("values", sources[1], self.v_proj))
-        for name, tokens, projection in wanted:
-            if tokens.ndim != 3 or tokens.shape[0] != x.shape[0] or tokens.shape[2] != projection.in_features:
-                raise ShapeError(
-                    f"{name}: shape {tuple(tokens.shape)}, expected b={x.shape[0]}, tokens, d={projection.in_features}"
-                )
-        if sources[0].shape[1] != sources[1].shape[1]:
-            raise ShapeError(
-                f"context: s={sources[0].shape[1]} tokens for the keys and {sources[1].shape[1]} for the values; "
-                "every key comes with one value"
-            )
-        return sources
+    def _project(self, x: Tensor, context: Context | None, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        if context is not None and rotary is not None:
+            raise ValueError("rotary: these are the positions of x, and a context has others; give one or the other")
+        context = x if context is None else context
+        keys_from, values_from = context if isinstance(context, tuple) else (context, context)
+        self._check_tokens(x, keys_from, values_from)
+        query = self._split(self.q_proj(x), self.num_heads)  # b heads n k
+        key = self._split(self.k_proj(keys_from), self.num_kv_heads)  # b heads s k
+        value = self._split(self.v_proj(values_from), self.num_kv_heads)  # b heads s k
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        return query, key, value
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         x = rearrange(x, "b s (heads k) -> b heads s k", heads=heads)
         return repeat(x, "b heads s k -> b (heads copies) s k", copies=self.num_heads // heads)
 
-    def _query(self, x: Tensor) -> Tensor:
-        return self._split(self.q_proj(x), self.num_heads)
+    def _check_tokens(self, x: Tensor, keys_from: Tensor, values_from: Tensor) -> None:
+        wanted = (("x", x, self.q_proj), ("keys", keys_from, self.k_proj), ("values", values_from, self.v_proj))
+        for name, tokens, projection in wanted:
+            if tokens.ndim != 3 or tokens.shape[0] != x.shape[0] or tokens.shape[2] != projection.in_features:
+                raise ShapeError(
+                    f"{name}: shape {tuple(tokens.shape)}, expected b={x.shape[0]}, tokens, d={projection.in_features}"
+                )
+        if keys_from.shape[1] != values_from.shape[1]:
+            raise ShapeError(
+                f"context: s={keys_from.shape[1]} tokens for the keys and {values_from.shape[1]} for the values; "
+                "every key comes with one value"
+            )
 
-    def _key(self, x: Tensor) -> Tensor:
-        return self._split(self.k_proj(x), self.num_kv_heads)
+
+def _take_torch_names(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Rename the entries of a torch.nn.MultiheadAttention, before they are loaded."""
+    for part in ("weight", "bias"):
+        stacked = state.pop(f"{prefix}in_proj_{part}", None)
+        if stacked is not None:
+            for name, block in zip("qkv", stacked.chunk(3), strict=True):
+                state[f"{prefix}{name}_proj.{part}"] = block
+    for name in "qkv":  # kept apart there where kdim or vdim differ from embed_dim
+        if f"{prefix}{name}_proj_weight" in state:
+            state[f"{prefix}{name}_proj.weight"] = state.pop(f"{prefix}{name}_proj_weight")

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import masks, normal, seeds, small, whole
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from minivid.classroom.evidence import Broken, agree, holds
 from minivid.layers.attention import MultiHeadAttention, attend, attention_weights, block_mask, padding_mask, softmax
+from minivid.layers.positions import rotary_angles, rotate
 from minivid.shapes import ShapeError
 
 few = st.integers(1, 3)
@@ -55,9 +57,7 @@ def attended(impl, query, key, value, mask=None) -> tuple[Tensor, Tensor]:
     result = impl.attend(query, key, value) if mask is None else impl.attend(query, key, value, mask)
     case = dict(query=query, key=key, value=value, mask=mask)
     if isinstance(result, Tensor):
-        raise Broken(
-            "attend returns (output, weights), two tensors; one came back. Is the return without weights?", case
-        )
+        raise Broken("attend returns (output, weights); one tensor came back. End with: return output, weights", case)
     holds(isinstance(result, tuple) and len(result) == 2, "attend returns (output, weights), a tuple of two", **case)
     for name, got, want in (
         ("output", result[0], query.shape),
@@ -114,6 +114,13 @@ def test_softmax_runs_along_the_axis_it_is_given(impl, scores, dim):
 
 
 # ---- laws of attend, from the first things to get right to the last
+
+
+@pytest.mark.law("attend")
+@given(queries_keys_values())
+def test_attend_returns_output_and_weights(impl, case):
+    """Two tensors come back: the output, of the query's shape, and the weights, one for each query and key."""
+    attended(impl, *case)
 
 
 @pytest.mark.law("attend")
@@ -201,12 +208,22 @@ def test_attend_gives_a_blind_query_zeros(impl, case, data):
     mask = mask & ~blind[..., None]
     output, weights = attended(impl, query, key, value, mask)
     shown = dict(query=query, key=key, value=value, mask=mask)
-    agree(output[blind], torch.zeros_like(output[blind]), "the output of a query that sees nothing is not 0", **shown)
     agree(
-        weights[blind], torch.zeros_like(weights[blind]), "the weights of a query that sees nothing are not 0", **shown
+        output[blind],
+        torch.zeros_like(output[blind]),
+        "the output of a query that sees nothing is not 0",
+        axes="blind k",
+        **shown,
+    )
+    agree(
+        weights[blind],
+        torch.zeros_like(weights[blind]),
+        "the weights of a query that sees nothing are not 0",
+        axes="blind s",
+        **shown,
     )
     want, _ = written_out(query, key, value, mask | blind[..., None])
-    agree(output[~blind], want.float()[~blind], "a blind query disturbs the other queries", **shown)
+    agree(output[~blind], want.float()[~blind], "a blind query disturbs the other queries", axes="seeing k", **shown)
 
 
 @pytest.mark.law("attend")
@@ -446,19 +463,6 @@ def test_block_mask_takes_a_list():
 # ---- MultiHeadAttention beside torch's
 
 
-def weights_of_torch(theirs: nn.MultiheadAttention) -> dict[str, Tensor]:
-    """torch's state dict under our names: in_proj is the queries', keys' and values' projection, stacked."""
-    state = {f"out_proj.{name}": x for name, x in theirs.out_proj.state_dict().items()}
-    if theirs.in_proj_weight is not None:
-        stacked = theirs.in_proj_weight.detach().chunk(3)
-    else:
-        stacked = [getattr(theirs, f"{name}_proj_weight").detach() for name in "qkv"]
-    state |= {f"{name}_proj.weight": x for name, x in zip("qkv", stacked, strict=True)}
-    if theirs.in_proj_bias is not None:
-        state |= {f"{name}_proj.bias": x for name, x in zip("qkv", theirs.in_proj_bias.detach().chunk(3), strict=True)}
-    return state
-
-
 def both(embed_dim: int, num_heads: int, dtype: torch.dtype = torch.float32, **options):
     """torch's module with random weights and biases, and ours with the same."""
     torch.manual_seed(0)
@@ -466,7 +470,7 @@ def both(embed_dim: int, num_heads: int, dtype: torch.dtype = torch.float32, **o
     for parameter in theirs.parameters():  # torch starts biases at zero, where a forgotten bias does not show
         nn.init.normal_(parameter, std=0.5)
     ours = MultiHeadAttention(embed_dim, num_heads, **options).to(dtype)
-    ours.load_state_dict(weights_of_torch(theirs))
+    ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 
 
@@ -529,6 +533,23 @@ def test_every_weight_gets_the_gradient_of_torch():
     torch.testing.assert_close(ours.out_proj.bias.grad, theirs.out_proj.bias.grad, atol=1e-10, rtol=0)
 
 
+def test_state_dict_of_torch_loads_inside_a_model_and_leaves_no_trace():
+    theirs = nn.Sequential(nn.Linear(3, 6), nn.MultiheadAttention(6, 2))
+    ours = nn.Sequential(nn.Linear(3, 6), MultiHeadAttention(6, 2))
+    state = theirs.state_dict()
+    names = list(state)
+    ours.load_state_dict(state)
+    assert list(state) == names
+    assert set(ours[1].state_dict()) == {
+        f"{x}_proj.{part}" for x in ("q", "k", "v", "out") for part in ("weight", "bias")
+    }
+    again = MultiHeadAttention(6, 2)
+    again.load_state_dict(ours[1].state_dict())
+    assert torch.equal(again.v_proj.weight, theirs[1].in_proj_weight[12:])
+    with pytest.raises(RuntimeError, match="bias_k"):
+        again.load_state_dict(nn.MultiheadAttention(6, 2, add_bias_kv=True).state_dict())
+
+
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 3, 6])
 def test_grouped_heads_equal_full_heads_with_repeated_weights(num_kv_heads):
     b, n, k, heads = 2, 5, 3, 6
@@ -578,7 +599,7 @@ def test_dropout_acts_on_weights_while_training_only():
     kept = module(x) * 0.7 * 10
     torch.testing.assert_close(kept, kept.round(), atol=1e-4, rtol=0)
     assert abs(kept.mean().item() / 10 - 0.7) < 0.022
-    assert torch.equal(module.eval()(x), torch.ones_like(x)) or (module(x) - 1).abs().max() < 1e-6
+    torch.testing.assert_close(module.eval()(x), torch.ones_like(x), atol=1e-6, rtol=0)
     torch.testing.assert_close(module.train().attention_weights(x), torch.full((400, 1, 10, 10), 0.1))
 
 
@@ -615,6 +636,21 @@ def test_frames_apart_equal_frames_one_by_one():
     module, x = MultiHeadAttention(6, 3), normal(0, 1, 7, 6)
     together = module(x, mask=block_mask([2, 5]))
     torch.testing.assert_close(together, torch.cat([module(x[:, :2]), module(x[:, 2:])], 1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", ["plain", "fused"])
+def test_rotary_attention_sees_distances_and_not_places(kernel):
+    module = MultiHeadAttention(12, 3, num_kv_heads=1, kernel=kernel)
+    x = normal(0, 2, 5, 12)
+    here, there = (rotary_angles(torch.arange(5) + start, 4) for start in (0, 70))
+    torch.testing.assert_close(module(x, rotary=there), module(x, rotary=here), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(module(x, rotary=2 * here), module(x, rotary=here), atol=1e-3)
+    weights = module.attention_weights(x, rotary=here)
+    query = rearrange(module.q_proj(x), "b n (heads k) -> b heads n k", heads=3)
+    key = module.k_proj(x)[:, None].expand(2, 3, 5, 4)
+    torch.testing.assert_close(weights, attention_weights(rotate(query, here), rotate(key, here)))
+    with pytest.raises(ValueError, match="rotary: these are the positions of x"):
+        module(x, x, rotary=here)
 
 
 def test_multi_head_attention_passes_gradcheck():

@@ -1,0 +1,147 @@
+"""GELU in both forms, SiLU, and the two feed-forward layers."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import normal, seeds, small
+from torch import nn
+from torch.nn import functional as F
+
+from minivid.classroom.evidence import agree
+from minivid.layers.feed_forward import FeedForward, SwiGLU, gelu, gelu_tanh, silu
+
+numbers = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=6).map(torch.tensor)
+
+
+# ---- laws
+
+
+@pytest.mark.law("gelu")
+@given(numbers)
+def test_gelu_is_the_number_times_the_share_of_a_normal_below_it(impl, x):
+    """gelu(x) = x P(N <= x), with P from the error function."""
+    want = torch.tensor([v * 0.5 * math.erfc(-v / math.sqrt(2.0)) for v in x.tolist()])
+    agree(impl.gelu(x), want, "the result differs from x P(N <= x)", axes="n", x=x)
+
+
+@pytest.mark.law("gelu")
+@given(numbers)
+def test_gelu_of_x_minus_gelu_of_minus_x_is_x(impl, x):
+    """What is held back on one side is let through on the other."""
+    agree(impl.gelu(x) - impl.gelu(-x), x, "gelu(x) - gelu(-x) is not x", axes="n", x=x)
+
+
+@pytest.mark.law("gelu_tanh")
+@given(numbers)
+def test_gelu_tanh_equals_its_formula(impl, x):
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    want = [v * 0.5 * (1.0 + math.tanh(math.sqrt(2.0 / math.pi) * (v + 0.044715 * v**3))) for v in x.tolist()]
+    agree(impl.gelu_tanh(x), torch.tensor(want), "the result differs from the formula", axes="n", x=x)
+
+
+@pytest.mark.law("silu")
+@given(numbers)
+def test_silu_is_the_number_times_its_sigmoid(impl, x):
+    """silu(x) = x / (1 + exp(-x))."""
+    want = torch.tensor([v / (1.0 + math.exp(-v)) for v in x.tolist()])
+    agree(impl.silu(x), want, "the result differs from x / (1 + exp(-x))", axes="n", x=x)
+
+
+# ---- beside torch
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(gelu, F.gelu), (gelu_tanh, lambda x: F.gelu(x, approximate="tanh")), (silu, F.silu)],
+    ids=["gelu", "gelu_tanh", "silu"],
+)
+def test_activations_equal_torch(ours, theirs):
+    x = torch.linspace(-12, 12, 1001, dtype=torch.float64).requires_grad_()
+    for function in (ours, theirs):
+        assert torch.autograd.gradcheck(function, x[::100].detach().requires_grad_())
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-12, rtol=1e-12)
+    got, want = (torch.autograd.grad(function(x).sum(), x)[0] for function in (ours, theirs))
+    torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-12)
+
+
+def test_gelu_and_its_approximation_differ_by_less_than_they_say():
+    x = torch.linspace(-12, 12, 100001, dtype=torch.float64)
+    assert 4e-4 < (gelu(x) - gelu_tanh(x)).abs().max() < 5e-4
+
+
+@given(small, small, small, small, seeds, st.booleans())
+def test_feed_forward_equals_two_linear_layers_of_torch(b, n, d, f, seed, bias):
+    ours = FeedForward(d, f, bias=bias).double()
+    theirs = nn.Sequential(nn.Linear(d, f, bias=bias), nn.GELU(), nn.Linear(f, d, bias=bias)).double()
+    state = {key.replace("0.", "up_proj.").replace("2.", "down_proj."): x for key, x in theirs.state_dict().items()}
+    ours.load_state_dict(state)
+    x = normal(seed, b, n, d, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-12, rtol=0)
+
+
+@given(small, small, small, seeds)
+def test_swiglu_equals_its_formula(n, d, f, seed):
+    module, x = SwiGLU(d, f).double(), normal(seed, n, d, dtype=torch.float64)
+    gate, up, down = module.gate_proj.weight, module.up_proj.weight, module.down_proj.weight
+    torch.testing.assert_close(module(x), (F.silu(x @ gate.T) * (x @ up.T)) @ down.T, atol=1e-12, rtol=0)
+
+
+def test_swiglu_names_its_weights_as_published_models_do():
+    shapes = {key: tuple(x.shape) for key, x in SwiGLU(3, 5, bias=True).state_dict().items()}
+    assert shapes == {
+        "gate_proj.weight": (5, 3),
+        "gate_proj.bias": (5,),
+        "up_proj.weight": (5, 3),
+        "up_proj.bias": (5,),
+        "down_proj.weight": (3, 5),
+        "down_proj.bias": (3,),
+    }
+    assert "up_proj.bias" not in SwiGLU(3, 5).state_dict()
+
+
+@pytest.mark.parametrize("module", [FeedForward(3, 5), SwiGLU(3, 5)])
+def test_feed_forward_treats_every_token_alone(module):
+    x = normal(0, 2, 7, 3)
+    torch.testing.assert_close(module(x)[1, 4], module(x[1, 4]))
+    torch.testing.assert_close(torch.func.vmap(module)(x), module(x))
+    assert torch.autograd.gradcheck(module.double(), normal(0, 2, 3, dtype=torch.float64).requires_grad_())
+    module.float()
+
+
+def test_dropout_acts_on_the_hidden_numbers_while_training_only():
+    module = FeedForward(1, 1000, dropout=0.25, activation=lambda x: x, bias=False)
+    nn.init.ones_(module.up_proj.weight)
+    nn.init.ones_(module.down_proj.weight)
+    torch.manual_seed(0)
+    left = module(torch.ones(1)).item() * 0.75
+    # Of 1000 numbers a quarter falls: four standard deviations are 55.
+    assert left == pytest.approx(round(left), abs=1e-2)
+    assert abs(left - 750) < 55
+    assert module.eval()(torch.ones(1)).item() == pytest.approx(1000)
+
+
+def test_another_activation_is_used():
+    module = FeedForward(3, 5, activation=torch.relu)
+    x = normal(0, 2, 3)
+    torch.testing.assert_close(module(x), module.down_proj(module.up_proj(x).relu()))
+
+
+@pytest.mark.parametrize("module", [FeedForward(3, 5, activation=gelu_tanh), SwiGLU(3, 5)])
+def test_feed_forward_runs_under_autocast(module):
+    x = normal(0, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), module(x), atol=2e-2, rtol=0)  # 8 bits, on numbers below 1
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
+@pytest.mark.parametrize("module", [FeedForward(3, 5), SwiGLU(3, 5)])
+def test_feed_forward_compiles(module):
+    x = normal(0, 2, 3)
+    torch.testing.assert_close(torch.compile(module, fullgraph=True)(x), module(x))
