@@ -1,0 +1,343 @@
+"""Cross-entropy beside torch's over every option, its gradient, and its stability."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import normal, seeds, small, whole
+from torch.nn import functional as F
+
+from minivid.classroom.evidence import agree
+from minivid.shapes import ShapeError
+from minivid.training.cross_entropy import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    log_sum_exp,
+)
+
+
+@st.composite
+def logits_targets(draw, low: int = -2, high: int = 2):
+    """Whole-number logits b v and one right class each."""
+    b, v = draw(small), draw(st.integers(2, 4))
+    logits = draw(whole(b, v, low=low, high=high))
+    return logits, torch.tensor(draw(st.lists(st.integers(0, v - 1), min_size=b, max_size=b)))
+
+
+# ---- laws
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets())
+def test_cross_entropy_is_minus_the_logarithm_of_the_probability(impl, case):
+    """The mean over the answers of -log(exp(x_y) / sum_j exp(x_j))."""
+    logits, targets = case
+    rows = zip(logits.tolist(), targets.tolist(), strict=True)
+    losses = [-math.log(math.exp(row[y]) / sum(math.exp(x) for x in row)) for row, y in rows]
+    want = torch.tensor(sum(losses) / len(losses))
+    agree(
+        impl.cross_entropy(logits, targets), want, "the loss is not the mean of -log p", logits=logits, targets=targets
+    )
+
+
+@pytest.mark.law("cross_entropy")
+@given(st.integers(2, 6), st.integers(0, 3))
+def test_cross_entropy_of_equal_logits_is_log_v(impl, v, level):
+    """Who knows nothing pays log v."""
+    logits = torch.full((1, v), float(level))
+    got = impl.cross_entropy(logits, torch.tensor([v - 1]))
+    agree(got, torch.tensor(math.log(v)), "equal logits do not cost log v", v=v, logits=logits)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets())
+def test_cross_entropy_has_the_gradient_softmax_minus_onehot(impl, case):
+    """d loss / d logits = (softmax(logits) - onehot(target)) / b."""
+    logits, targets = case
+    x = logits.clone().requires_grad_()
+    (got,) = torch.autograd.grad(impl.cross_entropy(x, targets), x)
+    want = (torch.softmax(logits, 1) - F.one_hot(targets, logits.shape[1])) / len(logits)
+    agree(got, want, "the gradient is not softmax minus one-hot", axes="b v", logits=logits, targets=targets)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets(), st.integers(-3, 3))
+def test_cross_entropy_stays_finite_when_logits_are_large(impl, case, shift):
+    """A thousand more on every logit costs nothing, and a sure right or wrong answer costs what it should."""
+    logits, targets = case
+    loud = 1000.0 * (logits + shift)
+    want = F.cross_entropy(1000.0 * logits.double(), targets).float()
+    agree(
+        impl.cross_entropy(loud, targets), want, "large logits spoil the loss", atol=1e-2, logits=loud, targets=targets
+    )
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets(), st.data())
+def test_cross_entropy_counts_ignored_targets_nowhere(impl, case, data):
+    """An answer whose target is ignore_index changes neither the sum nor the divisor of the mean."""
+    logits, targets = case
+    extra = data.draw(whole(2, logits.shape[1]))
+    more = torch.cat([extra[:1], logits, extra[1:]])
+    labels = torch.cat([torch.tensor([-100]), targets, torch.tensor([-100])])
+    want = impl.cross_entropy(logits, targets)
+    agree(impl.cross_entropy(more, labels), want, "an ignored target counts", logits=more, targets=labels)
+    labels = labels.masked_fill(labels == -100, -1)
+    got = impl.cross_entropy(more, labels, ignore_index=-1)
+    agree(got, want, "ignore_index=-1 is not followed", logits=more, targets=labels)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets(), st.sampled_from([0.1, 0.5, 1.0]))
+def test_cross_entropy_smooths_towards_all_classes_alike(impl, case, smoothing):
+    """With label_smoothing e, 1 - e of the answer is class y, and e / v of it every class."""
+    logits, targets = case
+    v = logits.shape[1]
+    answer = (1.0 - smoothing) * F.one_hot(targets, v) + smoothing / v
+    want = -(answer * torch.log_softmax(logits, 1)).sum(1).mean()
+    got = impl.cross_entropy(logits, targets, label_smoothing=smoothing)
+    agree(got, want, "the smoothed loss differs", logits=logits, targets=targets, label_smoothing=smoothing)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets(), st.data())
+def test_cross_entropy_weighs_classes_and_divides_by_their_weights(impl, case, data):
+    """The mean is sum(weight_y loss) / sum(weight_y), not divided by the number of answers."""
+    logits, targets = case
+    weight = data.draw(whole(logits.shape[1], low=1, high=3))
+    want = F.cross_entropy(logits, targets, weight=weight)
+    got = impl.cross_entropy(logits, targets, weight=weight)
+    agree(got, want, "the weighted mean differs", logits=logits, targets=targets, weight=weight)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets())
+def test_cross_entropy_gives_mean_sum_or_each(impl, case):
+    """reduction="none" gives one loss an answer; "sum" is their sum and "mean" their mean."""
+    logits, targets = case
+    each = impl.cross_entropy(logits, targets, reduction="none")
+    shown = dict(logits=logits, targets=targets)
+    agree(each, F.cross_entropy(logits, targets, reduction="none"), "the single losses differ", axes="b", **shown)
+    agree(impl.cross_entropy(logits, targets, reduction="sum"), each.sum(), "the sum is not the sum", **shown)
+    agree(impl.cross_entropy(logits, targets, reduction="mean"), each.mean(), "the mean is not the mean", **shown)
+
+
+@pytest.mark.law("binary_cross_entropy")
+@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.integers(0, 1)), min_size=1, max_size=4))
+def test_binary_cross_entropy_is_minus_the_logarithm_of_the_probability(impl, pairs):
+    """-log p where the answer is yes, -log(1 - p) where it is no, and the mean of both."""
+    want = torch.tensor(sum(-math.log(p if t else 1 - p) for p, t in pairs) / len(pairs))
+    p, t = (torch.tensor([float(pair[i]) for pair in pairs]) for i in (0, 1))
+    agree(impl.binary_cross_entropy(p, t), want, "the loss differs", probabilities=p, targets=t)
+
+
+@pytest.mark.law("binary_cross_entropy")
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 1.0]), st.integers(0, 1)), min_size=1, max_size=4))
+def test_binary_cross_entropy_of_a_sure_answer_is_finite(impl, pairs):
+    """A sure right answer costs 0, a sure wrong one 100, and nothing is NaN."""
+    p, t = (torch.tensor([float(pair[i]) for pair in pairs]) for i in (0, 1))
+    agree(impl.binary_cross_entropy(p, t), F.binary_cross_entropy(p, t), "the loss differs", probabilities=p, targets=t)
+
+
+@pytest.mark.law("binary_cross_entropy_with_logits")
+@given(st.lists(st.tuples(st.integers(-200, 200), st.integers(0, 2)), min_size=1, max_size=4))
+def test_binary_cross_entropy_with_logits_is_that_of_the_sigmoid(impl, pairs):
+    """The loss of p = 1 / (1 + exp(-x)), also where exp overflows, with gradient (p - t) / count."""
+    x = torch.tensor([float(pair[0]) for pair in pairs]).requires_grad_()
+    t = torch.tensor([pair[1] / 2 for pair in pairs])
+    loss = impl.binary_cross_entropy_with_logits(x, t)
+    want = F.binary_cross_entropy_with_logits(x.detach().double(), t.double()).float()
+    agree(loss, want, "the loss differs", logits=x.detach(), targets=t)
+    (gradient,) = torch.autograd.grad(loss, x)
+    agree(
+        gradient,
+        (x.detach().sigmoid() - t) / len(t),
+        "the gradient is not p - t",
+        axes="n",
+        logits=x.detach(),
+        targets=t,
+    )
+
+
+@pytest.mark.law("log_sum_exp")
+@given(whole(2, 3), st.integers(-2, 2))
+def test_log_sum_exp_is_the_logarithm_of_the_sum_of_powers(impl, x, shift):
+    """log sum exp(x), also where exp(x) overflows: a shift of x shifts the result."""
+    want = torch.tensor([math.log(sum(math.exp(v) for v in row)) for row in x.tolist()])
+    got = impl.log_sum_exp(x + 1000.0 * shift)
+    agree(got, want + 1000.0 * shift, "the result differs", axes="n", atol=1e-3, x=x, shift=shift)
+
+
+# ---- beside torch, every option with every other
+
+LAYOUTS = [((5,), ()), ((7, 5), (7,)), ((2, 5, 3), (2, 3)), ((2, 5, 3, 4), (2, 3, 4))]
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(("shape", "answers"), LAYOUTS)
+def test_cross_entropy_equals_torch_with_every_option(shape, answers, dtype, atol):
+    targets = torch.randint(0, 5, answers, generator=torch.Generator().manual_seed(0))
+    some = torch.where(normal(1, *answers) > 0.5, -1, targets) if answers else targets
+    options = itertools.product(
+        [(targets, -100), (some, -1), (targets, 3)],
+        [0.0, 0.1, 1.0],
+        [None, torch.tensor([0.5, 2.0, 1.0, 0.25, 3.0], dtype=dtype)],
+        ["mean", "sum", "none"],
+    )
+    for (labels, ignore_index), label_smoothing, weight, reduction in options:
+        keywords = dict(ignore_index=ignore_index, label_smoothing=label_smoothing, weight=weight, reduction=reduction)
+        results = []
+        for function in (cross_entropy, F.cross_entropy):
+            logits = (3.0 * normal(2, *shape, dtype=dtype)).requires_grad_()
+            loss = function(logits, labels, **keywords)
+            results.append([loss, *torch.autograd.grad(loss, logits, normal(3, *loss.shape, dtype=dtype))])
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got, want, atol=atol, rtol=atol, msg=lambda m, k=keywords: f"{k}\n{m}")
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_nothing_but_ignored_targets_gives_nan_and_no_gradient_as_in_torch(label_smoothing):
+    for function in (cross_entropy, F.cross_entropy):
+        logits = normal(0, 3, 5).requires_grad_()
+        loss = function(logits, torch.full((3,), -100), label_smoothing=label_smoothing)
+        assert loss.isnan()
+        if function is cross_entropy:
+            loss.backward()
+            assert torch.equal(logits.grad, torch.zeros(3, 5))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_passes_gradcheck(label_smoothing, weighted):
+    targets = torch.tensor([4, -100, 0])
+    weight = torch.tensor([0.5, 2.0, 1.0, 0.25, 3.0], dtype=torch.float64) if weighted else None
+
+    def loss(logits):
+        return cross_entropy(logits, targets, label_smoothing=label_smoothing, weight=weight)
+
+    logits = normal(0, 3, 5, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(loss, logits)
+    assert torch.autograd.gradgradcheck(loss, logits)
+
+
+def test_a_class_that_is_ruled_out_costs_infinity_and_disturbs_nothing_else():
+    logits = torch.tensor([[0.0, -math.inf, 0.0], [0.0, -math.inf, 0.0]], requires_grad=True)
+    losses = cross_entropy(logits, torch.tensor([0, 1]), reduction="none")
+    torch.testing.assert_close(losses, torch.tensor([math.log(2.0), math.inf]))
+    losses[0].backward()
+    torch.testing.assert_close(logits.grad[0], torch.tensor([-0.5, 0.0, 0.5]))
+
+
+def test_an_infinite_loss_that_is_ignored_sends_no_nan():
+    logits = torch.tensor([[0.0, 1.0], [-math.inf, 0.0]], requires_grad=True)
+    cross_entropy(logits, torch.tensor([0, -100])).backward()
+    assert torch.equal(logits.grad[1], torch.zeros(2))
+
+
+def test_by_hand():
+    # Odds 3 to 1: right costs log(4/3), wrong costs log 4.
+    logits = torch.tensor([[math.log(3.0), 0.0], [math.log(3.0), 0.0]])
+    losses = cross_entropy(logits, torch.tensor([0, 1]), reduction="none")
+    torch.testing.assert_close(losses, torch.tensor([math.log(4 / 3), math.log(4.0)]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_computed_in_float32(dtype):
+    logits = (5.0 * normal(0, 7, 1000)).to(dtype)
+    targets = torch.arange(7)
+    loss = cross_entropy(logits, targets)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, F.cross_entropy(logits.float(), targets))
+
+
+def test_cross_entropy_maps_over_an_axis():
+    logits, targets = normal(0, 3, 7, 5), torch.arange(21).view(3, 7) % 5
+    got = torch.func.vmap(cross_entropy)(logits, targets)
+    torch.testing.assert_close(got, torch.stack([cross_entropy(x, y) for x, y in zip(logits, targets, strict=True)]))
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
+def test_cross_entropy_compiles():
+    logits, targets = normal(0, 7, 5), torch.arange(7) % 5
+    compiled = torch.compile(cross_entropy)
+    torch.testing.assert_close(
+        compiled(logits, targets, label_smoothing=0.1), cross_entropy(logits, targets, label_smoothing=0.1)
+    )
+
+
+@given(seeds, st.sampled_from(["mean", "sum", "none"]), st.booleans())
+def test_binary_cross_entropies_equal_torch(seed, reduction, weighted):
+    x = normal(seed, 2, 3, dtype=torch.float64).requires_grad_()
+    targets = normal(seed + 1, 2, 3, dtype=torch.float64).sigmoid()
+    keywords = dict(reduction=reduction)
+    if weighted:
+        keywords["weight"] = normal(seed + 2, 3, dtype=torch.float64).exp()
+    got = binary_cross_entropy(x.sigmoid(), targets, **keywords)
+    torch.testing.assert_close(got, F.binary_cross_entropy(x.sigmoid(), targets, **keywords), atol=1e-10, rtol=0)
+    if weighted:
+        keywords["pos_weight"] = normal(seed + 3, 3, dtype=torch.float64).exp()
+    results = []
+    for function in (binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits):
+        loss = function(x, targets, **keywords)
+        results.append([loss, *torch.autograd.grad(loss.sum(), x)])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-10, rtol=0)
+
+
+def test_binary_cross_entropy_is_the_cross_entropy_of_two_classes():
+    x, targets = normal(0, 7), torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    two = torch.stack([torch.zeros(7), x], 1)
+    torch.testing.assert_close(binary_cross_entropy_with_logits(x, targets.float()), cross_entropy(two, targets))
+
+
+def test_binary_cross_entropies_pass_gradcheck():
+    x, targets = normal(0, 5, dtype=torch.float64), normal(1, 5, dtype=torch.float64).sigmoid()
+    assert torch.autograd.gradcheck(lambda x: binary_cross_entropy(x, targets), x.sigmoid().requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: binary_cross_entropy_with_logits(x, targets), x.requires_grad_())
+
+
+def test_log_sum_exp_passes_gradcheck_along_any_axis():
+    x = normal(0, 2, 3, 5, dtype=torch.float64).requires_grad_()
+    for dim in (0, 1, -1):
+        assert torch.autograd.gradcheck(lambda x, dim=dim: log_sum_exp(x, dim), x)
+        torch.testing.assert_close(log_sum_exp(x, dim), torch.logsumexp(x, dim))
+
+
+# ---- errors
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("logits", "targets", "keywords", "error", "message"),
+    [
+        ((7, 5), torch.zeros(7, 5), {}, TypeError, "torch.float32, expected class numbers"),
+        ((2, 5, 3), torch.zeros(2, 5).long(), {}, ShapeError, r"shape \(2, 5\), expected \(2, 3\): .* \(2, 5, 3\)"),
+        ((7, 5), torch.zeros(6).long(), {}, ShapeError, r"shape \(6,\), expected \(7,\)"),
+        ((2, 5), torch.tensor([1, 5]), {}, ValueError, "from 1 to 5, expected classes 0 to 4"),
+        ((2, 5), torch.tensor([-1, 2]), {}, ValueError, "from -1 to 2, expected classes 0 to 4"),
+        ((2, 5), torch.tensor([1, 2]), {"weight": torch.ones(4)}, ShapeError, r"weight: shape \(4,\), .* \(5,\)"),
+        ((2, 5), torch.tensor([1, 2]), {"label_smoothing": 1.5}, ValueError, "label_smoothing is 1.5, expected 0 to 1"),
+        ((2, 5), torch.tensor([1, 2]), {"reduction": "avg"}, ValueError, "reduction is 'avg'"),
+        ((2, 5), torch.tensor([1, 2]), {"size_average": True}, TypeError, "size_average"),
+    ],
+)
+def test_cross_entropy_names_what_does_not_fit(logits, targets, keywords, error, message):
+    with pytest.raises(error, match=message):
+        cross_entropy(torch.zeros(logits), targets, **keywords)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_binary_cross_entropies_name_what_does_not_fit():
+    for function in (binary_cross_entropy, binary_cross_entropy_with_logits):
+        with pytest.raises(ShapeError, match=r"shape \(3,\), expected that of the answers, \(2,\)"):
+            function(torch.zeros(2), torch.zeros(3))
+        with pytest.raises(ValueError, match="reduction is 'avg'"):
+            function(torch.zeros(2), torch.zeros(2), reduction="avg")
+    with pytest.raises(ValueError, match="from -0.5 to 1.25, expected 0 to 1"):
+        binary_cross_entropy(torch.tensor([-0.5, 1.25]), torch.zeros(2))
