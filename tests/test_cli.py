@@ -12,7 +12,7 @@ def test_help_does_not_wait_for_torch():
     code = "import sys, minivid.cli; minivid.cli.parser(); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     start = time.perf_counter()
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    # Half a second is promised; five leave room for a busy machine and still catch an import of torch without the check.
+    # Half a second is promised; five leave room for a busy machine, and an import of torch is caught above.
     assert time.perf_counter() - start < 5
 
 

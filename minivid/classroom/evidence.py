@@ -5,6 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+# How many rows of a tensor are shown.
+ROWS = 8
+
 
 class Broken(AssertionError):
     """A law that failed on one input.
@@ -13,12 +16,13 @@ class Broken(AssertionError):
         claim: what does not hold, in one sentence.
         case: the inputs, by argument name.
         got, want: what the answer gave and what the law expects, or None.
+        shown: all of these that a reader is shown, by name.
     """
 
     def __init__(self, claim: str, case: Mapping[str, object], got: object = None, want: object = None):
         self.claim, self.case, self.got, self.want = claim, dict(case), got, want
-        shown = {**self.case, **({} if want is None else {"got": got, "want": want})}
-        super().__init__("\n".join([claim, *(show(name, value) for name, value in shown.items())]))
+        self.shown = {**self.case, **({} if want is None else {"got": got, "want": want})}
+        super().__init__("\n".join([claim, *(show(name, value) for name, value in self.shown.items())]))
 
 
 def agree(
@@ -68,6 +72,10 @@ def show(name: str, value: object, *, most: int = 36) -> str:
         cell = "{:.3f}".format
     else:
         cell = "{:g}".format
-    rows = value.detach().reshape(-1, value.shape[-1] if value.ndim else 1).tolist()
-    lines = ["[" + " ".join(cell(v) for v in row) + "]" for row in rows]
+    # Axes of size one at the end would give every number a line of its own.
+    width = next((size for size in reversed(value.shape) if size > 1), 1)
+    rows = value.detach().reshape(-1, width).tolist()
+    lines = ["[" + " ".join(cell(v) for v in row) + "]" for row in rows[:ROWS]]
+    if len(rows) > ROWS:
+        lines[-1] = f"... {len(rows) - ROWS + 1} more rows"
     return head + ("\n" + " " * len(head)).join(lines) + f"   ({shape})"
