@@ -265,8 +265,8 @@ def plan_table(plan: ClipPlan) -> str:
     """Lay a plan out for the eye: the file, then one line for each stage, with its shape, bytes and rule."""
     info = plan.info
     head = (
-        f"{info.codec}, {info.width} x {info.height}, {info.frames} frames, {info.fps:.6g} per second, "
-        f"{info.duration:.6g} s"
+        f"{info.codec}, {info.width} x {info.height}, {info.frames} frame{'' if info.frames == 1 else 's'}, "
+        f"{info.fps:.6g} per second, {info.duration:.6g} s"
     )
     rows = [("stage", "shape", "stored as", "memory", "rule")]
     for stage in plan.stages:
@@ -434,6 +434,8 @@ def _floats(name: str, shape: tuple[int, ...], rule: str) -> Stage:
 
 def _which(plan: ClipPlan) -> str:
     numbers, seconds = plan.indices.tolist(), plan.seconds.tolist()
+    if len(numbers) == 1:
+        return f"frame {numbers[0]} at {seconds[0]:.3f} s"
     shown = numbers if len(numbers) <= 5 else [*numbers[:3], "...", numbers[-1]]
     return f"frames {', '.join(map(str, shown))} at {seconds[0]:.3f} to {seconds[-1]:.3f} s"
 

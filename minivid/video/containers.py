@@ -1,4 +1,4 @@
-"""Open a local video file safely: refuse what is none, and see whether the file is as long as it says.
+"""Open a local video file safely: refuse what is not one, and see whether the file is as long as it says.
 
 FFmpeg opens far more than video files: addresses, playlists that name other files, scripts. Everything is refused here
 that is not one ordinary file in a container of the list below, and FFmpeg is given an open file without a name, so that
@@ -11,6 +11,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import av
@@ -92,25 +93,22 @@ class VideoFile:
             self._refuse_text_that_names_other_files()
             self.damage = self._damage()
             self.encrypted = self._says_that_it_is_encrypted()
-            # a table of contents that lists more frames than the file has bytes would only fill the memory
-            if self.damage is not None and self.damage.kind == "corrupt" and "samples" in str(self.damage):
-                raise self.damage
             self._refuse_enormous_picture()
         except BaseException:
             self.close()
             raise
 
-    def container(self) -> av.container.InputContainer:
+    @contextmanager
+    def container(self) -> Iterator[av.container.InputContainer]:
         """Let FFmpeg open the file, from its start and apart from other containers of it.
 
-        The container ends with the last reference to it: to close one by hand would pull it from under the streams and
-        packets that are still in use.
+        A container holds threads and frames until it is closed; its streams must not be touched after that.
 
         Raises:
             VideoError: if FFmpeg finds no container that is on the list.
         """
         try:
-            return av.open(
+            container = av.open(
                 _Nameless(self._file, self.size),
                 container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": ""},
                 options={"max_pixels": str(MAX_PIXELS)},
@@ -122,10 +120,19 @@ class VideoFile:
             raise
         except (av.error.FFmpegError, ValueError, OSError, ArithmeticError) as error:
             raise self._cannot_open() from error
+        try:
+            yield container
+        finally:
+            container.close()
 
     def close(self) -> None:
         """Close the file; containers of it can read no more."""
         self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file has been closed."""
+        return self._file.closed
 
     def error(self, kind: str, message: str) -> VideoError:
         """Make a VideoError about this file."""
@@ -206,19 +213,23 @@ class VideoFile:
         )
 
     def _damage_of_mp4(self) -> VideoError | None:
-        kinds, last = [], 0
-        for kind, _, end in _boxes(self._file, 0, self.size):
+        kinds, start, end = [], 0, 0
+        for kind, payload, following in _boxes(self._file, 0, self.size):
             if kind not in TOP_BOXES:
                 break
             kinds.append(kind)
-            last = end
-        if last > self.size and kinds[-1:] != [b"moov"]:
-            return self._truncated(last)
+            start, end = payload, following
+        if end > self.size and not (kinds[-1] == b"moov" and self._holds(b"mdat", start)):
+            return self._truncated(end)
         if b"moov" in kinds:
             return self._damage_of_moov()
-        if b"mdat" in kinds and last == self.size and kinds[-1] == b"mdat":
+        if kinds[-1:] == [b"mdat"] and end == self.size:
             return self.error("truncated", "is cut off before its index (no moov box); copy or download it again")
         return self.error("corrupt", "has no readable index (no moov box); copy or download it again")
+
+    def _holds(self, name: bytes, start: int) -> bool:
+        self._file.seek(start)
+        return name in self._file.read(1 << 26)
 
     def _damage_of_moov(self) -> VideoError | None:
         for path, start, end, parent_end in _descend(self._file, 0, self.size, ()):
@@ -231,8 +242,8 @@ class VideoFile:
             if kind == b"stsz" and end - start >= 12:
                 self._file.seek(start)
                 _, _, samples = struct.unpack(">III", self._file.read(12))
-                if samples > self.size:
-                    return self.error(
+                if samples > self.size:  # an error at once: to read on would only fill the memory
+                    raise self.error(
                         "corrupt",
                         f"its header lists {samples} samples in a file of {self.size} bytes; copy or download it again",
                     )
@@ -375,9 +386,9 @@ def _descend(file: BinaryIO, start: int, end: int, path: tuple) -> Iterator[tupl
 
 def _end_of_matroska(file: BinaryIO, size: int) -> int:
     """The end that the segment declares, or of the last cluster where the segment was written to a stream."""
-    _, start, end = _element(file, 0)
+    _, start, end = _element(file, 0, size)
     for _ in range(4):
-        kind, start, end = _element(file, end)
+        kind, start, end = _element(file, end, size)
         if kind == 0x18538067:  # Segment
             break
     else:
@@ -387,16 +398,18 @@ def _end_of_matroska(file: BinaryIO, size: int) -> int:
     for _ in range(MAX_BOXES):
         if start >= size:
             return start
-        kind, start, end = _element(file, start)
+        kind, start, end = _element(file, start, size)
         if end < 0 or kind not in (0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1F43B675, 0x1C53BB6B, 0xEC, 0xBF, 0x1254C367):
             return 0
         start = end
     return 0
 
 
-def _element(file: BinaryIO, start: int) -> tuple[int, int, int]:
+def _element(file: BinaryIO, start: int, size: int) -> tuple[int, int, int]:
     """Id, first byte of the payload and end (-1: unknown) of an EBML element (RFC 8794)."""
-    file.seek(max(start, 0))
+    if not 0 <= start < size:
+        return 0, start, -1
+    file.seek(start)
     header = file.read(12)
     if len(header) < 2 or header[0] < 0x10:
         return 0, start, -1

@@ -39,6 +39,8 @@ __all__ = ["Frames", "Video", "VideoError", "VideoInfo", "VideoWarning", "open_v
 MAX_THREADS = 8
 # A file of which so many packets fail, and none gives a picture, will not give one any more.
 HOPELESS = 250
+# What FFmpeg and PyAV raise over broken files; the last two where a stream turns up late, or a time has over 64 bits.
+BROKEN = (av.error.FFmpegError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -175,16 +177,17 @@ class Video:
         self._file = file
         self.damage = file.damage
         self._reformatter = VideoReformatter()
-        container, stream = self._open()
-        self._codec = stream.codec_context.name
         packets = Packets()
-        first = self._read_packets(container, stream, packets)
+        with file.container() as container:
+            stream = self._stream(container)
+            self._codec = stream.codec_context.codec.canonical_name
+            first = self._read_packets(container, stream, packets)
+            name, has_audio = container.format.name, bool(container.streams.audio)
+            time_base, pixel_aspect = Fraction(stream.time_base), float(stream.sample_aspect_ratio or 1)
+            rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
         self._width, self._height = first.width, first.height
         self._matrix = display_matrix(first)
         turned = self._matrix[0] == 0
-        pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        name, time_base, has_audio = container.format.name, Fraction(stream.time_base), bool(container.streams.audio)
-        rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
         assumed = next((rate for rate in (rates[1], rates[0]) if rate and rate <= 1000), Fraction(25))
         # Elsewhere the two fields of a frame may come as two packets.
         whole_frames = name.startswith(FRAME_CONTAINERS) or not (self._codec == "h264" and first.interlaced_frame)
@@ -236,10 +239,15 @@ class Video:
         ledger = _Damage()
         came = 0
         for index, picture in self._pictures(wanted, ledger):
+            pixels = self._pixels(picture, ledger)
             if strict and ledger:
                 break
+            if pixels is None:
+                continue
             came += 1
-            yield index, float(self.seconds[index]), self._pixels(picture)
+            yield index, float(self.seconds[index]), pixels
+            if self._file.closed:
+                raise ValueError(f"{self._file.path}: was closed while its frames were being read; read inside `with`")
         if not wanted or (came == len(wanted) and not ledger and self.damage is None):
             return
         error = self._report(ledger, came, len(wanted))
@@ -249,8 +257,7 @@ class Video:
 
     # Opening
 
-    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
-        container = self._file.container()
+    def _stream(self, container: av.container.InputContainer) -> av.VideoStream:
         # a picture of an album in a sound file is not a video
         streams = [
             stream
@@ -278,8 +285,9 @@ class Video:
         self._file.refuse_enormous(context.width, context.height)
         context.thread_type = "AUTO"
         context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
-        context.options = {"max_pixels": str(MAX_PIXELS)}
-        return container, stream
+        # Frames may change their size on the way, but a broken one that claims a hundredfold must not fill the memory.
+        context.options = {"max_pixels": str(min(MAX_PIXELS, 16 * max(context.width * context.height, 1 << 17)))}
+        return stream
 
     def _encrypted(self) -> VideoError:
         return self._file.error("encrypted_or_corrupt", "is encrypted; give a copy without copy protection")
@@ -292,17 +300,16 @@ class Video:
         try:
             for packet in container.demux(stream):
                 if packet.size:
-                    if packet.has_sidedata("encryption_info"):
+                    if not packets.ticks and packet.has_sidedata("encryption_info"):
                         raise self._encrypted()
                     packets.add(packet, self._codec)
                     corrupt = packet.is_corrupt
                 if first is None and ledger.failed < HOPELESS:
                     first = next(iter(ledger.decode(packet)), None)
-        except av.error.FFmpegError as error:
+        except BROKEN as error:
             if self.damage is None:
-                self.damage = self._file.error(
-                    "corrupt", f"cannot be read to its end ({error.strerror}); copy it again"
-                )
+                cause = f"cannot be read to its end ({str(error).splitlines()[0]})"
+                self.damage = self._file.error("corrupt", f"{cause}; copy or download it again")
         if corrupt and self.damage is None:  # the last packet is incomplete
             self.damage = self._file.error("truncated", "ends in the middle of a frame; copy or download it again")
         if first is not None and packets.ticks:
@@ -354,25 +361,28 @@ class Video:
                 return
 
     def _decode_in_order(self, ledger: "_Damage") -> Iterator[av.VideoFrame]:
-        container, stream = self._open()
-        for packet in _demuxed(container, stream, ledger):
-            yield from ledger.decode(packet)
+        with self._file.container() as container:
+            for packet in _demuxed(container, self._stream(container), ledger):
+                yield from ledger.decode(packet)
 
     def _by_time(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
-        container, stream = self._open()
-        for segment in self._timeline.segments(wanted):
-            frames = list(segment.frames)
-            if segment.start:
+        with self._file.container() as container:
+            stream = self._stream(container)
+            for segment in self._timeline.segments(wanted):
+                frames = list(segment.frames)
+                if segment.start == 0:
+                    yield from self._segment(container, stream, 0, frames, ledger)
+                    continue
                 trial = _Damage()
                 for index, picture in self._segment(container, stream, segment.start, frames, trial):
                     if trial or index != frames[0]:
                         break
                     yield frames.pop(0), picture
-                if not frames:
-                    continue
-                # Seeking did not bring all of them. Whether they exist is for a decode from the start to say.
-                container, stream = self._open()
-            yield from self._segment(container, stream, 0, frames, ledger)
+                if (
+                    frames
+                ):  # Seeking did not bring all of them. Whether they exist is for a decode from the start to say.
+                    with self._file.container() as again:
+                        yield from self._segment(again, self._stream(again), 0, frames, ledger)
 
     def _segment(
         self,
@@ -411,7 +421,7 @@ class Video:
         allowed = {int(tick) for tick in timeline.key_ticks[: number + 1]}
         try:
             container.seek(int(timeline.key_ticks[number]), stream=stream)
-        except av.error.FFmpegError:
+        except BROKEN:
             return
         started = False
         for packet in _demuxed(container, stream, _Damage()):
@@ -422,8 +432,12 @@ class Video:
             if started:
                 yield packet
 
-    def _pixels(self, picture: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
-        rgb = self._reformatter.reformat(picture, self._width, self._height, "rgb24").to_ndarray()
+    def _pixels(self, picture: av.VideoFrame, ledger: "_Damage") -> UInt8[np.ndarray, "h w c"] | None:
+        try:
+            rgb = self._reformatter.reformat(picture, self._width, self._height, "rgb24").to_ndarray()
+        except BROKEN:  # a broken frame may claim colours that do not exist
+            ledger.failed += 1
+            return None
         return np.ascontiguousarray(orient(rgb, self._matrix))
 
     def _report(self, ledger: "_Damage", came: int, wanted: int) -> VideoError:
@@ -455,7 +469,7 @@ class _Damage:
             pictures = decode()
         except av.error.EOFError:  # the decoder was drained before
             return []
-        except av.error.FFmpegError:
+        except BROKEN:
             self.failed += 1
             return []
         self.decoded += len(pictures)
@@ -469,7 +483,7 @@ def _demuxed(container: av.container.InputContainer, stream: av.VideoStream, led
             yield packet
             if ledger.failed > HOPELESS and not ledger.decoded:
                 return
-    except av.error.FFmpegError:
+    except BROKEN:
         ledger.failed += 1
 
 
@@ -490,7 +504,9 @@ def display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int]:
     return 1, 0, 0, 1
 
 
-def orient(pixels: UInt8[np.ndarray, "h w c"], matrix: tuple[int, int, int, int]) -> UInt8[np.ndarray, "height width c"]:
+def orient(
+    pixels: UInt8[np.ndarray, "h w c"], matrix: tuple[int, int, int, int]
+) -> UInt8[np.ndarray, "height width c"]:
     """Turn and mirror a frame by quarter turns; `matrix` as `display_matrix` gives it."""
     a, b, c, d = matrix
     if a == 0:  # rows become columns

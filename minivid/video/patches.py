@@ -41,7 +41,7 @@ def patchify(
     Raises:
         ShapeError: if h or w is not a multiple of patch_size * spatial_merge_size, or there is no frame.
 
-    Source: Qwen3-VL technical report; Dosovitskiy et al. 2021, section 3.1 (arXiv:2010.11929).
+    Source: Qwen3-VL technical report (arXiv:2511.21631); Dosovitskiy et al. 2021, section 3.1 (arXiv:2010.11929).
     """
     grid = grid_of(
         frames.shape[0],

@@ -57,7 +57,7 @@ def smart_resize(
         Height and width. A long thin picture under a small max_pixels can come out with a side of 0.
 
     Raises:
-        ValueError: if max_pixels is below min_pixels, or one side is over 200 times the other.
+        ValueError: if max_pixels is below min_pixels, a side is below 1, or one side is over 200 times the other.
 
     Source: qwen-vl-utils 0.0.14.
     """
@@ -169,7 +169,8 @@ def frame_size(
         Height and width, multiples of factor.
 
     Raises:
-        ValueError: if max_pixels is below min_pixels, or one side is over 200 times the other.
+        ValueError: if max_pixels is below min_pixels, a side or frames is below 1, or one side is over 200 times the
+            other.
         ShapeError: if the area is too small for one token along the shorter side.
 
     Source: qwen-vl-utils 0.0.14.

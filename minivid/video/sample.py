@@ -77,7 +77,8 @@ def frame_count(
     """Say how many frames of a clip to choose: always an even number.
 
     By rate: x = total / source_fps * fps, raised to min_frames, then cut to max_frames, then to total, then rounded
-    down to an even number: 29.98 gives 28. By number: `frames` rounded to the nearest even number, 5 gives 4.
+    down to an even number: 29.98 gives 28. By number: `frames` rounded to the nearest even number, and a tie to the
+    multiple of 4: 5 gives 4, 7 gives 8.
 
     Args:
         total: frames of the clip, or of the part of it that is looked at.
@@ -135,8 +136,8 @@ def frame_range(
 def spread(first: int, last: int, count: int) -> Int64[Tensor, " t"]:
     """Spread `count` frame numbers evenly from `first` to `last`, both included.
 
-    i_k = round(first + k (last - first) / (count - 1)) in float32, as the published models compute it. An even count
-    never meets a tie: k (last - first) / (count - 1) has an odd denominator. More frames than there are repeat some.
+    i_j = round(first + j (last - first) / (count - 1)) in float32, as the published models compute it. An even count
+    never meets a tie: j (last - first) / (count - 1) has an odd denominator. More frames than there are repeat some.
 
     Args:
         first, last: frame numbers.
@@ -161,7 +162,7 @@ def frame_indices(
 ) -> Int64[Tensor, " t"]:
     """Choose frames of a clip, evenly spread from the first to the last, both included.
 
-    i_k = round(first + k (last - first) / (count - 1)): 30 of 900 frames are 0, 31, 62, ..., 899.
+    i_j = round(first + j (last - first) / (count - 1)): 30 of 900 frames are 0, 31, 62, ..., 899.
 
     Args:
         total: frames of the clip.
@@ -194,8 +195,9 @@ def _check_source(total: int, source_fps: int | float) -> None:
 
 def _fitting(count: int, total: int, rule: str) -> int:
     if not PAIR <= count <= total:
+        repeat = ", or load with repeat_short=True" if count > total else ""
         raise ValueError(
-            f"{count} frames ({rule}) are not between {PAIR} and the {total} that the clip has; "
-            "ask for a number in between, or load with repeat_short=True"
+            f"{rule}: {count} is not between {PAIR} and the {total} frames of the clip; ask for a number in between"
+            + repeat
         )
     return count

@@ -5,6 +5,7 @@ pixel is decoded) and tells the truth where headers do not: a packet carries the
 whether decoding may start there (a key frame).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -52,7 +53,7 @@ class Packets:
         pictures = pictures_shown(packet, codec)
         self.counted &= pictures <= 1 and not (codec == "mpeg4" and packet.size < SHORT_MPEG4_PACKET)
         if pictures:
-            if packet.is_keyframe:
+            if packet.is_keyframe and (codec != "h264" or decodes_from_here_h264(packet)):
                 self.keys.append(len(self.ticks))
             self.ticks.append(packet.pts)
         if pictures and packet.pts is not None:
@@ -199,3 +200,46 @@ def _vp9_picture_is_shown(picture: memoryview) -> bool:
     after_profile = 5 if bits[2:4] == "11" else 4
     shows_an_earlier_picture = bits[after_profile] == "1"
     return shows_an_earlier_picture or bits[after_profile + 2] == "1"
+
+
+def decodes_from_here_h264(packet: av.Packet) -> bool:
+    """Whether every later frame can be decoded exactly from this H.264 key frame on.
+
+    So it is for an IDR picture, and for a recovery point that needs no frame to recover. A stream that is refreshed bit
+    by bit marks recovery points too, but after these the picture is whole only some frames later.
+
+    Source: ITU-T H.264, table 7-1 and section D.2.8.
+    """
+    for unit in _h264_units(bytes(packet), packet.stream.codec_context.extradata):
+        kind = unit[0] & 0x1F
+        if kind == 5:  # an IDR picture
+            return True
+        if kind == 6:  # messages, one of which may mark a recovery point
+            place = 1
+            while place < len(unit) - 2:
+                message, place = _h264_number(unit, place)
+                size, place = _h264_number(unit, place)
+                if message == 6 and place < len(unit):
+                    return unit[place] >= 0x80  # recovery_frame_cnt, an Exp-Golomb number: 0 is a single bit, 1
+                place += size
+    return False
+
+
+def _h264_number(unit: bytes, place: int) -> tuple[int, int]:
+    number = 0
+    while place < len(unit) - 1 and unit[place] == 0xFF:
+        number, place = number + 0xFF, place + 1
+    return number + unit[place], place + 1
+
+
+def _h264_units(data: bytes, extradata: bytes | None) -> list[bytes]:
+    units, place = [], 0
+    if not extradata or extradata[0] != 1:  # start codes: transport streams
+        units = re.split(rb"\x00\x00\x01", data)
+    else:  # each behind its length: mp4, Matroska
+        width = (extradata[4] & 3) + 1
+        while place + width < len(data):
+            size = int.from_bytes(data[place : place + width])
+            units.append(data[place + width : place + width + size])
+            place += width + size
+    return [unit for unit in units if unit]

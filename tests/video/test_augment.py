@@ -126,9 +126,17 @@ def test_flip_and_reverse_happen_as_often_as_asked():
 
 
 def test_whole_picture_at_its_own_size_is_resized_to_itself():
-    frames = clip(3, h=6, w=6)
-    same = augment.random_resized_crop(frames, (6, 6), scale=(1, 1), ratio=(1, 1), generator=generator(0))
+    frames = clip(3, h=6, w=12)
+    same = augment.random_resized_crop(frames, (6, 12), scale=(1, 1), ratio=(2, 2), generator=generator(0))
     assert torch.allclose(same, frames, atol=1e-6)
+
+
+@given(seeds)
+def test_resized_crop_has_the_share_and_the_proportions_asked_for(seed):
+    rows = torch.linspace(-1, 1, 12)[:, None].expand(2, 3, 12, 12)
+    # A quarter of 12 x 12, four times as wide as high: 3 x 12, which is the size wanted, so nothing is resized.
+    part = augment.random_resized_crop(rows, (3, 12), scale=(0.25, 0.25), ratio=(4, 4), generator=generator(seed))
+    assert torch.allclose(part.diff(dim=-2), torch.full((2, 3, 2, 12), 2 / 11), atol=1e-6)
 
 
 @given(seeds)
@@ -153,6 +161,17 @@ def test_contrast_keeps_the_change_from_a_dark_frame_to_a_light_one():
     less = augment.adjust_color(frames, contrast=0.5)
     # Halfway to the mean of the whole clip, which is 0.
     assert torch.allclose(less, frames / 2, atol=1e-6)
+
+
+def test_jitter_makes_some_clips_darker_and_some_lighter():
+    grey = torch.full((1, 3, 2, 2), -0.2)  # 0.4 between 0 and 1
+    off = {"contrast": 0, "saturation": 0}
+    factors = [
+        (augment.color_jitter(grey, brightness=0.5, **off, generator=generator(seed)).mean().item() + 1) / 0.8
+        for seed in range(100)
+    ]
+    assert 0.5 <= min(factors) < 0.6
+    assert 1.4 < max(factors) <= 1.5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,9 @@ def test_photo_keeps_a_size_that_a_frame_of_a_clip_may_not_have():
 
 def test_short_clip_is_an_error_or_repeats_frames_on_request(folder):
     path = folder / "five_frames.mp4"
-    with pytest.raises(ValueError, match=r"five_frames.mp4: 8 frames .* the 5 that the clip has.*repeat_short=True"):
+    with pytest.raises(
+        ValueError, match=r"five_frames.mp4: 8 frames asked for: 8 is not between 2 and the 5 frames.*repeat_short=True"
+    ):
         load_clip(path, ClipSettings(frames=8))
     settings = ClipSettings(frames=8, repeat_short=True, height=32, width=32)
     clip = load_clip(path, settings)
@@ -240,24 +243,35 @@ def test_error_in_the_other_thread_comes_out(folder, monkeypatch):
             load(folder / "three_seconds.mp4")
 
 
-def test_frames_are_made_only_a_few_ahead_of_the_work(folder, monkeypatch):
-    made, used = [], []
+@pytest.mark.parametrize("load", [load_clip, load_pixels])
+def test_frames_are_made_only_a_few_ahead_of_the_work_and_let_go_after_it(folder, monkeypatch, load):
+    ahead, alive, made, used = [], [], [], []
     decoded = library.Video.frames
 
-    def counted(*arguments, **keywords):
-        for frame in decoded(*arguments, **keywords):
-            made.append(len(made) - len(used))
-            yield frame
+    def watched(*arguments, **keywords):
+        for index, second, pixels in decoded(*arguments, **keywords):
+            ahead.append(len(made) - len(used))
+            made.append(weakref.ref(pixels))
+            alive.append(sum(frame() is not None for frame in made))
+            yield index, second, pixels
 
     def resized(pixels, size):
         used.append(size)
         return resize(pixels, size)
 
-    monkeypatch.setattr(library.Video, "frames", counted)
+    monkeypatch.setattr(library.Video, "frames", watched)
     monkeypatch.setattr(library, "resize", resized)
-    load_clip(folder / "three_seconds.mp4", ClipSettings(frames=30))
-    assert len(made) == len(used) == 30
-    assert max(made) <= 3
+    load(folder / "three_seconds.mp4", ClipSettings(frames=30))
+    assert len(ahead) == len(used) == 30
+    assert max(ahead) <= 3
+    # Two that wait, one in work, one in hand, one whose result is being taken.
+    assert max(alive) <= 5
+
+
+def test_a_range_of_seconds_is_kept_to():
+    plan = plan_clip(video_info(), ClipSettings(start=5, end=7))
+    assert plan.indices.tolist() == [300, 340, 380, 420]
+    assert plan.seconds.tolist() == [5, 340 / 60, 380 / 60, 7]
 
 
 def test_plan_reads_as_a_table():
@@ -271,6 +285,13 @@ def test_plan_reads_as_a_table():
     assert "15 40 72" in lines["grid"]
     assert "[15, 2880]" in lines["segments"]
     assert "[10800]" in lines["tokens"]
+
+
+def test_table_of_a_photo_speaks_of_one_frame():
+    table = plan_table(plan_clip(video_info(frames=1)))
+    assert table.startswith("h264, 1280 x 720, 1 frame,")
+    assert "a picture: its only frame; frame 0 at 0.000 s" in table
+    assert "the last frame 2 times" in table
 
 
 def test_plan_is_plain_json():

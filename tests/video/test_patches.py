@@ -241,6 +241,7 @@ def test_patchify_error_names_the_axis_and_the_sizes(shape, message):
     "shape, grid, message",
     [
         ((7, 1536), (1, 2, 4), r"n=7 rows, but the grid 1 x 2 x 4 has 8"),
+        ((9, 1536), (1, 2, 4), r"n=9 rows, but the grid 1 x 2 x 4 has 8"),
         ((8, 1535), (1, 2, 4), r"d=1535 is not a multiple of 512 \(temporal_patch_size 2 x patch_size 16\^2\)"),
         ((8, 0), (1, 2, 4), r"d=0 is not a multiple of 512"),
         ((9, 1536), (1, 3, 3), r"gh=3 is not a multiple of spatial_merge_size=2"),
