@@ -7,7 +7,6 @@ dots per inch. The only module that imports matplotlib, through its object inter
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -31,14 +30,14 @@ class Picture(Figure):
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, *, width: float = 6.0, height: float = 3.2
+    rows: int = 1, columns: int = 1, *, width: int | float = 6.0, height: int | float = 3.2
 ) -> tuple[Figure, np.ndarray]:
     """Make a figure and its `rows x columns` array of axes."""
     figure = Picture(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def save_png(figure: Figure, target: str | os.PathLike | BinaryIO) -> None:
+def save_png(figure: Figure, target: str | os.PathLike | io.BufferedIOBase) -> None:
     """Write a figure as PNG bytes that depend on the figure alone.
 
     Args:
@@ -74,7 +73,7 @@ def _bare(axes: Axes) -> None:
 def frames(
     pixels: Num[Tensor, "t c h w"],
     *,
-    seconds: Sequence[float] | Float[Tensor, " t"] | None = None,
+    seconds: Sequence[int | float] | Float[Tensor, " t"] | None = None,
     titles: Sequence[str] | None = None,
     title: str = "",
     columns: int | None = None,
@@ -180,8 +179,8 @@ def patch_order(
 
 
 def sampled_times(
-    seconds_all: Float[Tensor, " total"] | Sequence[float],
-    seconds_chosen: Float[Tensor, " t"] | Sequence[float],
+    seconds_all: Float[Tensor, " total"] | Sequence[int | float],
+    seconds_chosen: Float[Tensor, " t"] | Sequence[int | float],
     *,
     title: str = "",
     axes: Axes | None = None,
@@ -199,15 +198,15 @@ def sampled_times(
         axes = grid[0, 0]
     axes.vlines(np.asarray(seconds_all), 0.0, 0.5, color="#BBBBBB", linewidth=0.6, label="in the file")
     axes.vlines(np.asarray(seconds_chosen), 0.0, 1.0, color=OKABE_ITO[5], linewidth=1.2, label="chosen")
-    axes.set(xlabel="time (second)", ylim=(0, 1.15), yticks=[])
+    axes.set(xlabel="time (second)", ylim=(0, 1.6), yticks=[])
     axes.set_ylabel("frames")
-    axes.legend(loc="upper right", fontsize=7, ncols=2, framealpha=0.9)
+    axes.legend(loc="upper right", fontsize=7, ncols=2, frameon=False)
     axes.set_title(title or f"{len(seconds_chosen)} of {len(seconds_all)} frames chosen", fontsize=9)
     return axes
 
 
 def curves(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    lines: Mapping[str, tuple[Sequence[int | float], Sequence[int | float]]],
     *,
     title: str,
     ylabel: str,
@@ -293,7 +292,7 @@ def attention_on_frames(
     pixels: Num[Tensor, "t c h w"],
     weights: Float[Tensor, "gt gh gw"],
     *,
-    seconds: Sequence[float] | Float[Tensor, " t"] | None = None,
+    seconds: Sequence[int | float] | Float[Tensor, " t"] | None = None,
     title: str = "",
 ) -> Figure:
     """Draw where and when a query looks: the weight of every patch over the first frame of its group.
@@ -336,7 +335,7 @@ def attention_on_frames(
 
 def sampled_frames(
     pixels: UInt8[Tensor, "t c h w"],
-    seconds: Sequence[float] | Float[Tensor, " t"],
+    seconds: Sequence[int | float] | Float[Tensor, " t"],
     indices: Sequence[int],
     *,
     patch_size: int,

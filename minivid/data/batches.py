@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from minivid.shapes import ShapeError
 Example = tuple[Float[Tensor, "t c h w"], int]
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Labelled clips: anything with a length whose items are a clip `t c h w` and its class number."""
 

@@ -314,9 +314,9 @@ def make_clips(
     _remove_earlier(folder)
 
     def write(clip: LabelledClip) -> None:
-        uneven = clip.description.case == "uneven times"
-        seconds = clip.description.seconds if uneven else None
-        write_video(folder / clip.file, render(clip.description, side=side), fps=FPS, seconds=seconds)
+        # Times are given for an even rate too: write_video then makes no B-frames, and x264's search for the best ones
+        # does not give the same bytes at every run.
+        write_video(folder / clip.file, render(clip.description, side=side), seconds=clip.description.seconds, fps=FPS)
 
     _each(write, clips, on_clip)
     _write_labels(folder, clips)

@@ -17,7 +17,7 @@ Context = Float[Tensor, "b s kdim"] | tuple[Float[Tensor, "b s kdim"], Float[Ten
 
 
 def softmax(scores: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
-    """Turn scores into positive weights that sum to one along an axis.
+    """Turn scores into weights, at least 0, that sum to one along an axis.
 
         softmax(x)_j = exp(x_j) / sum_i exp(x_i) = exp(x_j - m) / sum_i exp(x_i - m),   m = max_i x_i
 
@@ -34,7 +34,8 @@ def softmax(scores: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]
     Source: Goodfellow, Bengio and Courville 2016, Deep Learning, section 4.1.
     """
     # The result does not depend on m, so neither does the gradient: there is nothing to send back through the maximum.
-    powers = (scores - scores.amax(dim, keepdim=True).detach()).exp()
+    # exp_ works in place on the difference, which nobody else holds: one pass over memory less.
+    powers = (scores - scores.amax(dim, keepdim=True).detach()).exp_()
     return powers / powers.sum(dim, keepdim=True)
 
 
@@ -121,10 +122,8 @@ def _check(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
             f"mask: {mask.dtype}, expected torch.bool with True = may look; of an additive mask take `mask == 0`"
         )
     wanted = (*query.shape[:3], key.shape[2])
-    try:
-        fits = torch.broadcast_shapes(mask.shape, wanted) == wanted
-    except RuntimeError:
-        fits = False
+    sizes = zip(reversed(mask.shape), reversed(wanted), strict=False)
+    fits = mask.ndim <= 4 and all(size in (1, full) for size, full in sizes)
     if not fits:
         raise ShapeError(
             f"mask: shape {tuple(mask.shape)} does not broadcast to b heads n s = {wanted}; "

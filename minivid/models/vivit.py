@@ -49,7 +49,6 @@ class ViViTConfig:
     num_labels: int = 2
 
     def __post_init__(self):
-        object.__setattr__(self, "tubelet_size", tuple(self.tubelet_size))  # JSON gives a list
         if len(self.tubelet_size) != 3 or self.tubelet_size[1] != self.tubelet_size[2]:
             raise ValueError(f"tubelet_size {self.tubelet_size} is not (frames, side, side) with square boxes")
         sizes = (

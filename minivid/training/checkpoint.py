@@ -92,7 +92,9 @@ def load_checkpoint(folder: str | os.PathLike) -> Checkpoint:
     try:
         about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind, config_kind = MODELS[about["model"]]
-        config = config_kind(**about["config"])
+        # JSON has lists where the configuration has tuples.
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in about["config"].items()}
+        config = config_kind(**values)
         classes, clip = tuple(about["classes"]), ClipSettings(**about["clip"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -1,6 +1,7 @@
 """The training loop: batch, loss, gradient, step, again; and the measurement of what came of it."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from minivid.data.batches import Examples, batch_indices, stack
@@ -19,7 +19,7 @@ from minivid.training.checkpoint import load_state, save_state, write_text
 from minivid.training.cross_entropy import cross_entropy
 from minivid.training.metrics import accuracy, confusion_matrix
 from minivid.training.optimizer import AdamW, decay_groups
-from minivid.training.schedule import cosine_schedule
+from minivid.training.schedule import cosine_with_warmup
 
 HISTORY = "history.jsonl"
 STATE = "unfinished.safetensors"
@@ -39,7 +39,8 @@ class FinetuneConfig:
         max_grad_norm: all gradients together are never longer than this; 0 = no limit.
         label_smoothing: share of the right answer that is spread over all classes.
         seed: of the order of the clips, of the augmentation and of dropout.
-        evaluate_every: steps from one look at the validation clips to the next; 0 = only after the last step.
+        evaluate_every: steps from one look at the validation clips to the next, the first before the first step;
+            0 = only after the last step.
         save_every: steps from one save of the unfinished training to the next, the most that Ctrl-C can cost; 0 = none.
 
     Raises:
@@ -59,7 +60,6 @@ class FinetuneConfig:
     save_every: int = 100
 
     def __post_init__(self):
-        object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not at least 1")
@@ -82,12 +82,12 @@ class History:
     weights before their k-th move, a validation row of those after it.
     """
 
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[dict[str, int | float]] = field(default_factory=list)
 
     def curve(self, name: str) -> tuple[list[float], list[float]]:
         """The steps and the values of one quantity, as minivid.plots.curves takes them."""
         rows = [row for row in self.rows if name in row]
-        return [row["step"] for row in rows], [row[name] for row in rows]
+        return [float(row["step"]) for row in rows], [row[name] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -161,18 +161,22 @@ def finetune(
     """
     mode = model.training
     optimizer = AdamW(decay_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas)
-    schedule = cosine_schedule(optimizer, total_steps=config.steps, warmup_ratio=config.warmup_ratio)
+    warmup_steps = math.ceil(config.warmup_ratio * config.steps)
     history, done = History(), 0
     if folder is not None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        history.rows, done = _resume(folder / STATE, model, optimizer, schedule, config)
+        history.rows, done = _resume(folder / STATE, model, optimizer, config, len(train))
 
     bar = tqdm(total=config.steps, initial=done, desc="train", unit="step", file=sys.stderr, disable=quiet)
     try:
         with bar, torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
+            if done == 0 and config.evaluate_every:
+                history.rows.append(_measured(model, validation, done))
             model.train()
             while done < config.steps:
+                rise_and_fall = cosine_with_warmup(done, total_steps=config.steps, warmup_steps=warmup_steps)
+                learning_rate = config.learning_rate * rise_and_fall
                 rng = _seed(config.seed, done)
                 chosen = [train[i] for i in batch_indices(len(train), config.batch_size, step=done, seed=config.seed)]
                 if augment is not None:
@@ -185,19 +189,17 @@ def finetune(
                 optimizer.zero_grad()
                 loss.backward()
                 length = clip_gradients(model, config.max_grad_norm)
-                learning_rate = schedule.get_last_lr()[0]
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate
                 optimizer.step()
-                schedule.step()
                 done += 1
 
                 row = {"step": done, "loss": loss.item(), "learning_rate": learning_rate, "gradient_norm": length}
                 history.rows.append(row)
                 if done == config.steps or (config.evaluate_every and done % config.evaluate_every == 0):
-                    found = evaluate(model, validation)
-                    row = {"step": done, "validation_loss": found.loss, "validation_accuracy": found.accuracy}
-                    history.rows.append(row)
+                    history.rows.append(_measured(model, validation, done))
                 if folder and config.save_every and done % config.save_every == 0 and done < config.steps:
-                    _save(folder / STATE, model, optimizer, history, done, config)
+                    _save(folder / STATE, model, optimizer, history, done, config, len(train))
                 speed = (bar.format_dict["rate"] or 0.0) * config.batch_size
                 shown = {"loss": f"{loss.item():.3f}", "lr": f"{learning_rate:.1e}", "clips/s": f"{speed:.0f}"}
                 bar.set_postfix(shown, refresh=False)
@@ -270,6 +272,11 @@ def clip_gradients(model: nn.Module, max_norm: float) -> float:
     return length
 
 
+def _measured(model: nn.Module, validation: Examples, step: int) -> dict[str, int | float]:
+    found = evaluate(model, validation)
+    return {"step": step, "validation_loss": found.loss, "validation_accuracy": found.accuracy}
+
+
 def _seed(seed: int, step: int) -> torch.Generator:
     """Let seed and step decide all that is random in one step: torch's own numbers (dropout), and those returned."""
     first, second = (int(number) for number in np.random.SeedSequence((seed, step)).generate_state(2))
@@ -277,20 +284,27 @@ def _seed(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(second)
 
 
-def _save(path: Path, model: nn.Module, optimizer: AdamW, history: History, done: int, config: FinetuneConfig) -> None:
+def _save(
+    path: Path, model: nn.Module, optimizer: AdamW, history: History, done: int, config: FinetuneConfig, examples: int
+) -> None:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    save_state(path, tensors, {"steps": done, "config": asdict(config), "history": history.rows})
+    save_state(path, tensors, {"steps": done, "kind": _kind(config, examples), "history": history.rows})
+
+
+def _kind(config: FinetuneConfig, examples: int) -> dict:
+    """What must be equal for a training to go on as if it had not been stopped, as JSON gives it back."""
+    return json.loads(json.dumps(asdict(config) | {"examples": examples}))
 
 
 def _resume(
-    path: Path, model: nn.Module, optimizer: AdamW, schedule: LRScheduler, config: FinetuneConfig
+    path: Path, model: nn.Module, optimizer: AdamW, config: FinetuneConfig, examples: int
 ) -> tuple[list[dict], int]:
     if not path.exists():
         return [], 0
     tensors, about = load_state(path)
-    wanted, found = json.loads(json.dumps(asdict(config))), about["config"]
+    wanted, found = _kind(config, examples), about["kind"]
     differ = [f"{name}={found.get(name)} (now {wanted[name]})" for name in wanted if found.get(name) != wanted[name]]
     if differ:
         raise ValueError(
@@ -310,6 +324,4 @@ def _resume(
     except RuntimeError as error:
         raise ValueError(f"{path}: an unfinished training of another model; remove the file to start anew") from error
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    for _ in range(about["steps"]):
-        schedule.step()
     return about["history"], about["steps"]

@@ -70,7 +70,7 @@ class SGD(Optimizer):
             if group["momentum"]:
                 velocities = self._velocities(weights, directions, group)
                 if group["nesterov"]:
-                    directions = torch._foreach_add(directions, velocities, alpha=group["momentum"])
+                    torch._foreach_add_(weights, velocities, alpha=-group["lr"] * group["momentum"])
                 else:
                     directions = velocities
             torch._foreach_add_(weights, directions, alpha=-group["lr"])

@@ -487,6 +487,16 @@ def _demuxed(container: av.container.InputContainer, stream: av.VideoStream, led
         ledger.failed += 1
 
 
+def _unlisted(kinds: type[SideDataType], number: int) -> SideDataType:
+    kind = object.__new__(kinds)
+    kind._name_, kind._value_ = f"UNLISTED_{number}", number
+    return kind
+
+
+# One kind that PyAV does not list, such as the EXIF data of a photo (31), would hide all side data of a frame.
+SideDataType._missing_ = classmethod(_unlisted)
+
+
 def display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int]:
     """Say how stored pixels come to stand upright: the signs (a, b, c, d) of x' = a x + c y, y' = b x + d y.
 

@@ -108,15 +108,16 @@ def _encode(
     height, width = frames.shape[2:]
     # bitexact leaves out the version of FFmpeg
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
+        # x264's "macroblock tree" spends bits a little differently from run to run; without it, bytes repeat.
+        options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
         context = stream.codec_context
         context.thread_count = 1
         context.gop_size = key_frame_interval
-        context.colorspace = (
-            Colorspace.ITU601
-        )  # what the conversion from RGB below makes; unsaid, players guess by the size
+        # what the conversion from RGB below makes; unsaid, players guess by the size
+        context.colorspace = Colorspace.ITU601
         context.color_range = ColorRange.MPEG
         if seconds is not None:
             # mp4 adds up decoding times to a track's duration; without B-frames these are the times of showing.

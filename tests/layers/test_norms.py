@@ -138,10 +138,13 @@ def test_half_precision_is_computed_in_float32(ours, theirs, dtype):
     torch.testing.assert_close(got, want, atol=0, rtol=2 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("ours", "theirs"), [(LayerNorm, nn.LayerNorm), (RMSNorm, nn.RMSNorm)])
-def test_rms_eps_matters_near_zero_as_in_torch(ours, theirs):
-    x = 1e-4 * normal(0, 3, 5)
-    torch.testing.assert_close(ours(5)(x), theirs(5)(x), atol=1e-6, rtol=1e-5)
+def test_the_default_eps_is_that_of_torch_where_it_matters(ours, theirs, dtype):
+    # Squares of 1e-8 beside an eps of 1e-5 (LayerNorm) or 1e-7 (RMSNorm, also in half precision).
+    x = (1e-4 * normal(0, 3, 5)).to(dtype)
+    got, want = ours(5).to(dtype)(x), theirs(5).to(dtype)(x)
+    torch.testing.assert_close(got, want, atol=1e-7, rtol=2 * torch.finfo(dtype).eps + 1e-6)
 
 
 @pytest.mark.parametrize("module", [LayerNorm((3, 5)), RMSNorm(5)])

@@ -169,6 +169,17 @@ def test_gradients_are_left_alone_and_nothing_without_one_moves(optimizer):
     optimizer.step()  # nothing to do is no error
 
 
+def test_momentum_does_not_live_in_the_gradient():
+    # A gradient is often zeroed or written anew in place; the first step must not keep it as its momentum.
+    weight = nn.Parameter(torch.zeros(3))
+    weight.grad = torch.ones(3)
+    optimizer = SGD([weight], lr=1.0, momentum=0.5)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=False)
+    optimizer.step()
+    assert torch.equal(weight.detach(), torch.full((3,), -1.5))
+
+
 def test_decay_groups_spare_biases_and_norms():
     model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Conv3d(1, 2, 2))
     model[2].weight.requires_grad_(False)
