@@ -1,5 +1,6 @@
-"""The demo: clips are drawn and written as files, a small video transformer learns their motion, and a report says what
-it learnt and whether it learnt it from the motion.
+"""The demo: clips are drawn and written as files, a small video transformer learns their motion, a report says what.
+
+The report also says whether it learnt from the motion: frames are frozen, shuffled and played backwards.
 """
 
 import base64
