@@ -95,6 +95,7 @@ def _add_clip_settings(command: argparse.ArgumentParser) -> None:
     which.add_argument("--max-frames", type=int, help="at most this many (768)")
     which.add_argument("--start", type=float, metavar="SECOND", help="leave out what is before")
     which.add_argument("--end", type=float, metavar="SECOND", help="leave out what is after")
+    which.add_argument("--repeat-short", action="store_true", help="where there are fewer than --frames, repeat some")
     size = command.add_argument_group("what size (pixels may be written as a product: 20480*32*32)")
     size.add_argument("--min-pixels", type=pixels, help="floor of one frame")
     size.add_argument("--max-pixels", type=pixels, help="cap of one frame")
@@ -146,7 +147,11 @@ def _shapes(options: argparse.Namespace) -> int:
 
     given = {field.name: getattr(options, field.name, None) for field in fields(ClipSettings)}
     settings = ClipSettings(**{name: value for name, value in given.items() if value is not None})
-    plan = plan_clip(probe(options.video), settings)
+    info = probe(options.video)
+    try:
+        plan = plan_clip(info, settings)
+    except ValueError as error:
+        raise ValueError(f"{options.video}: {error}") from error
     print(json.dumps(plan_json(plan)) if options.json else plan_table(plan))
     if options.plot:
         from minivid.plots import sampled_frames, save_png

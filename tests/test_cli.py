@@ -1,11 +1,14 @@
 import argparse
+import json
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
 from minivid import cli
+from minivid.video.write import write_video
 
 
 def test_help_does_not_wait_for_torch():
@@ -50,3 +53,26 @@ def test_a_name_that_no_law_speaks_about_is_exit_status_2(tmp_path, capsys):
     (tmp_path / "answer.py").write_text("def paint(): ...\n")
     assert cli.main(["check", "paint", str(tmp_path / "answer.py")]) == 2
     assert "paint" in "".join(capsys.readouterr())
+
+
+def test_settings_that_do_not_fit_a_file_are_refused_with_its_name(tmp_path, capsys):
+    clip = tmp_path / "clip.mp4"
+    write_video(clip, torch.zeros(5, 3, 32, 64, dtype=torch.uint8))
+    assert cli.main(["shapes", str(clip), "--frames", "8"]) == 2
+    message = capsys.readouterr().err
+    assert str(clip) in message and "8" in message and "5 frames" in message and message.count("\n") == 1
+    assert (
+        cli.main(["shapes", str(clip), "--frames", "8", "--repeat-short"]) == 0 and "[8, 3," in capsys.readouterr().out
+    )
+
+
+def test_shapes_prints_the_plan_as_a_table_and_as_json_and_draws_it(tmp_path, capsys):
+    clip, picture = tmp_path / "clip.mp4", tmp_path / "plan.png"
+    write_video(clip, torch.zeros(30, 3, 64, 96, dtype=torch.uint8), fps=10)
+    options = ["--fps", "2", "--min-pixels", "64*96", "--max-pixels", "64*96"]
+    assert cli.main(["shapes", str(clip), *options, "--plot", str(picture)]) == 0
+    table = capsys.readouterr().out
+    assert "[6, 3, 64, 96]" in table and "3 4 6" in table and picture.read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["shapes", str(clip), *options, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["grid"], plan["patches"], plan["tokens"]) == ([3, 4, 6], [72, 1536], 18)
