@@ -44,9 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe every command and option."""
-    top = argparse.ArgumentParser(prog="minivid", description="Video large models from scratch: run, look, check.")
+    top = _Parser(prog="minivid", description="Video large models from scratch: run, look, check.")
     top.add_argument("--version", action="version", version=f"minivid {version('minivid')}")
     commands = top.add_subparsers(dest="name", metavar="COMMAND", required=True)
 
@@ -110,13 +117,16 @@ def pixels(text: str) -> int:
     """Read a number of pixels, written as one whole number or as a product of some: 20480*32*32.
 
     Raises:
-        argparse.ArgumentTypeError: if it is neither.
+        argparse.ArgumentTypeError: if it is neither, or below 1.
     """
     try:
-        return math.prod(int(factor) for factor in text.split("*"))
+        number = math.prod(int(factor) for factor in text.split("*"))
     except ValueError:
         message = f"{text!r} is neither a whole number nor a product of whole numbers such as 20480*32*32"
         raise argparse.ArgumentTypeError(message) from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is {number} pixels; give at least 1")
+    return number
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -147,6 +157,8 @@ def _shapes(options: argparse.Namespace) -> int:
 
     given = {field.name: getattr(options, field.name, None) for field in fields(ClipSettings)}
     settings = ClipSettings(**{name: value for name, value in given.items() if value is not None})
+    if options.plot and not options.plot.absolute().parent.is_dir():
+        raise ValueError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
     info = probe(options.video)
     try:
         plan = plan_clip(info, settings)

@@ -31,6 +31,17 @@ def test_pixels_that_are_no_product_are_refused_with_the_text(text):
     assert repr(text) in str(caught.value)
 
 
+@pytest.mark.parametrize("text, number", [("0", 0), ("-4*32", -128)])
+def test_fewer_pixels_than_one_are_refused_with_their_number(text, number):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"is {number} pixels"):
+        cli.pixels(text)
+
+
+def test_a_picture_without_a_folder_is_refused_before_the_work(tmp_path, capsys):
+    assert cli.main(["shapes", "no/such/clip.mp4", "--plot", str(tmp_path / "none" / "plan.png")]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
+
+
 def test_a_bad_file_is_one_line_and_exit_status_2(capsys):
     assert cli.main(["shapes", "no/such/clip.mp4"]) == 2
     captured = capsys.readouterr()
@@ -47,6 +58,16 @@ def test_an_unknown_command_is_exit_status_2(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["paint"])
     assert caught.value.code == 2 and "paint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["paint"], [], ["shapes"], ["shapes", "a.mp4", "--fps", "fast"], ["shapes", "-a.mp4"]]
+)
+def test_arguments_that_cannot_be_read_are_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    message = capsys.readouterr().err
+    assert caught.value.code == 2 and message.count("\n") == 1 and "--help`" in message
 
 
 def test_a_name_that_no_law_speaks_about_is_exit_status_2(tmp_path, capsys):

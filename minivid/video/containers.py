@@ -28,10 +28,12 @@ CONTAINERS = (
     "wav,w64,mp3,flac,aac,ac3,eac3,aiff,au,caf,amr,ape,srt,ass,webvtt"
 )
 
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
 # FFmpeg's names of protocols, and others that people write in front of an address.
 PROTOCOLS = (
     "async|bluray|cache|concatf?|concath|crypto|data|dict|dtls|fd|ffrtmp(crypt|http)|file|ftps?|gophers?|hls|httpproxy|https?|"
-    "icecast|ipfs|ipns|ldaps?|md5|mmsh|mmst|mms|pipe|prompeg|rist|rtmp(e|s|t|te|ts)?|rtp|rtsps?|scp|sftp|smb|srtp?|subfile|"
+    "icecast|ipfs|ipns|ldaps?|magnet|md5|mmsh|mmst|mms|pipe|prompeg|rist|rtmp(e|s|t|te|ts)?|rtp|rtsps?|scp|sftp|smb|srtp?|subfile|"
     "tcp|tee|tls|udp|udplite|unix|zmq|s3|gs|az|blob"
 )
 ADDRESS = re.compile(rf"(?i)([a-z][a-z0-9+.-]+://|({PROTOCOLS})(,[^:]*)?:)")
@@ -94,6 +96,7 @@ class VideoFile:
             self.damage = self._damage()
             self.encrypted = self._says_that_it_is_encrypted()
             self._refuse_enormous_picture()
+            self._refuse_moving_webp()
         except BaseException:
             self.close()
             raise
@@ -157,13 +160,29 @@ class VideoFile:
             )
 
     def _refuse_enormous_picture(self) -> None:
-        if self._head[:4] == b"GIF8":
-            width, height = struct.unpack_from("<HH", self._head.ljust(10, b"\0"), 6)
-        elif self._head[:8] == b"\x89PNG\r\n\x1a\n":
-            width, height = struct.unpack_from(">II", self._head.ljust(24, b"\0"), 16)
-        else:
-            return
-        self.refuse_enormous(width, height)
+        if self._head[:4] == b"GIF8" or self._head[:8] == PNG:
+            self.refuse_enormous(*self.declared_size())
+
+    def declared_size(self) -> tuple[int, int]:
+        """Width and height that the header of a picture or an AVI file speaks of; 0, 0 in other formats."""
+        head = self._head.ljust(64, b"\0")
+        if head[:4] == b"GIF8":
+            return struct.unpack_from("<HH", head, 6)
+        if head[:8] == PNG:
+            return struct.unpack_from(">II", head, 16)
+        if head[:3] == JPEG:
+            return _jpeg(self._file)[:2]
+        if head[:2] == b"BM":
+            width, height = struct.unpack_from("<ii", head, 18)
+            return abs(width), abs(height)  # a height below 0: the upper row comes first
+        if head[:4] == b"qoif":
+            return struct.unpack_from(">II", head, 4)
+        if head[:4] == b"RIFF" and head[8:15] == b"WEBPVP8":
+            return _webp_size(head)
+        if head[:4] == b"RIFF" and (place := self._head.find(b"strf")) > 0:
+            width, height = struct.unpack_from("<ii", self._head.ljust(place + 20, b"\0"), place + 12)
+            return abs(width), abs(height)
+        return 0, 0
 
     def refuse_enormous(self, width: int, height: int) -> None:
         """Raise a VideoError if one frame would have more than MAX_PIXELS pixels."""
@@ -172,6 +191,13 @@ class VideoFile:
                 "too_large",
                 f"frames of {width} x {height} = {width * height / 1e6:.0f} million pixels exceed the limit of "
                 f"{MAX_PIXELS / 1e6:.0f} million; make a smaller copy of the video",
+            )
+
+    def _refuse_moving_webp(self) -> None:
+        head = self._head.ljust(21, b"\0")
+        if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & 2:
+            raise self.error(
+                "unsupported_codec", "is an animated WebP, which nothing here reads; make it an mp4 or gif"
             )
 
     def _cannot_open(self) -> VideoError:
@@ -201,6 +227,10 @@ class VideoFile:
         elif head[:4] == b"GIF8":
             self._file.seek(max(0, size - 64))
             declared = size if self._file.read().rstrip(b"\0").endswith(b";") else size + 1
+        elif head[:3] == JPEG:
+            declared = _end_of_jpeg(self._file, size)
+        elif head[:4] == b"OggS":
+            declared = _end_of_ogg(self._file, size)
         elif (packet := _transport_packet(head)) and size % packet:
             declared = size + packet - size % packet
         elif head[4:8] in TOP_BOXES:
@@ -223,6 +253,8 @@ class VideoFile:
             return self._truncated(end)
         if b"moov" in kinds:
             return self._damage_of_moov()
+        if b"meta" in kinds and end == self.size:  # a picture (AVIF, HEIF) has its index there
+            return None
         if kinds[-1:] == [b"mdat"] and end == self.size:
             return self.error("truncated", "is cut off before its index (no moov box); copy or download it again")
         return self.error("corrupt", "has no readable index (no moov box); copy or download it again")
@@ -300,7 +332,7 @@ def _open(path: object) -> BinaryIO:
     except PermissionError as error:
         raise VideoError(path, "permission", "may not be read by this user; change its permissions") from error
     except OSError as error:
-        if ADDRESS.match(name):
+        if ADDRESS.match(name.lstrip()):
             raise VideoError(
                 path, "url_refused", "is an address, and only local files are read; download it and pass a path"
             ) from None
@@ -438,6 +470,53 @@ def _end_of_riff(file: BinaryIO, size: int) -> int:
             return end
         end += length % 2
     return 0
+
+
+def _jpeg(file: BinaryIO) -> tuple[int, int, int]:
+    """Width, height, and where the compressed picture begins (0: nowhere) (ITU-T T.81, annex B)."""
+    width = height = 0
+    place = 2
+    for _ in range(MAX_BOXES):
+        file.seek(place)
+        segment = file.read(9)
+        if len(segment) < 4 or segment[0] != 0xFF:
+            break
+        if segment[1] == 0xDA:
+            return width, height, place
+        if 0xC0 <= segment[1] <= 0xCF and segment[1] not in (0xC4, 0xC8, 0xCC) and len(segment) == 9:
+            height, width = struct.unpack_from(">HH", segment, 5)
+        place += 1 if segment[1] == 0xFF else 2 + int.from_bytes(segment[2:4])
+    return width, height, 0
+
+
+def _end_of_jpeg(file: BinaryIO, size: int) -> int:
+    """One byte more than there is where the mark of the end is missing."""
+    *_, start = _jpeg(file)
+    file.seek(start)
+    return size + 1 if start and b"\xff\xd9" not in file.read(1 << 26) and size < 1 << 26 else size
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Source: RFC 9649, sections 2.5 to 2.7."""
+    if head[15:16] == b"X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if head[15:16] == b"L":
+        bits = int.from_bytes(head[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", head, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _end_of_ogg(file: BinaryIO, size: int) -> int:
+    """The end of the last page, or one byte more than there is where that page is not marked as the last (RFC 3533)."""
+    file.seek(max(0, size - (1 << 17)))  # a page has at most 65307 bytes
+    tail = file.read()
+    place = tail.rfind(b"OggS")
+    if place < 0 or len(tail) < place + 27 or len(tail) < place + 27 + tail[place + 26]:
+        return size + 1 if place >= 0 else 0
+    segments = tail[place + 26]
+    end = size - len(tail) + place + 27 + segments + sum(tail[place + 27 : place + 27 + segments])
+    return end if end != size or tail[place + 5] & 4 else size + 1
 
 
 def _end_of_flv(file: BinaryIO, size: int) -> int:

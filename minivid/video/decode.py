@@ -39,6 +39,8 @@ __all__ = ["Frames", "Video", "VideoError", "VideoInfo", "VideoWarning", "open_v
 MAX_THREADS = 8
 # A file of which so many packets fail, and none gives a picture, will not give one any more.
 HOPELESS = 250
+# Where packets claim that pictures are shown in the order of decoding, so many are decoded to see whether it is so.
+LOOKED_AT = 24
 # What FFmpeg and PyAV raise over broken files; the last two where a stream turns up late, or a time has over 64 bits.
 BROKEN = (av.error.FFmpegError, IndexError, OverflowError)
 
@@ -206,7 +208,7 @@ class Video:
             frames=len(self.seconds),
             # a last frame that stays for more than ten others is a header's mistake
             duration=last - start + (shown_for if 0 < shown_for < 10 / fps else 1 / fps),
-            rotation=first.rotation,
+            rotation=-90 * self._matrix[1] if turned else 90 * (self._matrix[0] - 1),
             codec=self._codec,
             has_audio=has_audio,
             container=name,
@@ -296,24 +298,29 @@ class Video:
         self, container: av.container.InputContainer, stream: av.VideoStream, packets: Packets
     ) -> av.VideoFrame:
         """Take note of every packet and give the first frame that can be decoded."""
-        first, corrupt, ledger = None, False, _Damage()
+        first, corrupt, ledger, shown, context = None, False, _Damage(), [], stream.codec_context
         try:
-            for packet in container.demux(stream):
+            for packet in _packets(container, stream):
                 if packet.size:
                     if not packets.ticks and packet.has_sidedata("encryption_info"):
                         raise self._encrypted()
                     packets.add(packet, self._codec)
                     corrupt = packet.is_corrupt
-                if first is None and ledger.failed < HOPELESS:
-                    first = next(iter(ledger.decode(packet)), None)
+                doubtful = packets.in_order and context.has_b_frames and len(shown) < LOOKED_AT
+                if (first is None or doubtful) and ledger.failed < HOPELESS:
+                    for picture in ledger.decode(packet):
+                        first = first or picture
+                        shown.append(picture.pts)
         except BROKEN as error:
             if self.damage is None:
                 cause = f"cannot be read to its end ({str(error).splitlines()[0]})"
                 self.damage = self._file.error("corrupt", f"{cause}; copy or download it again")
         if corrupt and self.damage is None:  # the last packet is incomplete
             self.damage = self._file.error("truncated", "ends in the middle of a frame; copy or download it again")
+        packets.counted &= None in shown or shown == sorted(shown)
         if first is not None and packets.ticks:
             return first
+        self._file.refuse_enormous(*self._file.declared_size())
         if self.damage is not None:
             raise self.damage
         if not packets.ticks:
@@ -443,9 +450,12 @@ class Video:
     def _report(self, ledger: "_Damage", came: int, wanted: int) -> VideoError:
         kind = self.damage.kind if self.damage else "corrupt"
         cause = str(self.damage).rpartition(": ")[2].split(";")[0] if self.damage else "is damaged"
-        details = f"{wanted - came} of {wanted} frames cannot be decoded"
+        found = []
+        if came < wanted:
+            found.append(f"{wanted - came} of {wanted} frames cannot be decoded")
         if ledger.patched:
-            details += f", {ledger.patched} are incomplete"
+            found.append(f"{ledger.patched} are incomplete")
+        details = ", ".join(found) or f"all {wanted} frames asked for can be decoded, but others may be missing"
         return self._file.error(kind, f"{cause}: {details}; copy or download it again")
 
 
@@ -477,9 +487,17 @@ class _Damage:
         return pictures
 
 
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """Yield the packets of a stream; of a picture only the first, as what a camera hangs on are previews and depths."""
+    packets = container.demux(stream)
+    if not container.format.name.endswith("_pipe"):
+        return packets
+    return (packet for place, packet in enumerate(packets) if place == 0 or not packet.size)
+
+
 def _demuxed(container: av.container.InputContainer, stream: av.VideoStream, ledger: _Damage) -> Iterator[av.Packet]:
     try:
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream):
             yield packet
             if ledger.failed > HOPELESS and not ledger.decoded:
                 return

@@ -122,6 +122,9 @@ def frame_range(
     _check_source(total, source_fps)
     if start is None and end is None:
         return 0, total - 1
+    for name, second in (("start", start), ("end", end)):
+        if second is not None and math.isnan(second):
+            raise ValueError(f"{name}={second} is not a number of seconds")
     duration = total / source_fps
     first = 0 if start is None else math.ceil(min(max(start, 0.0), duration) * source_fps)
     last = total - 1 if end is None else min(math.floor(min(max(end, 0.0), duration) * source_fps), total - 1)

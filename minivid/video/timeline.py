@@ -35,12 +35,14 @@ class Packets:
         ticks: when each picture is shown, in units of the time base; None where it is not said.
         keys: places in `ticks` of the key frames.
         counted: whether each gives exactly one frame, as far as one can tell without decoding.
+        in_order: whether they say that pictures are shown in the order of decoding.
         end: when the picture that is shown last has been shown, in ticks; None where it is not said.
     """
 
     ticks: list[int | None] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     counted: bool = True
+    in_order: bool = True
     end: int | None = None
     _begun: bool = False
     _first: int | None = None
@@ -55,6 +57,7 @@ class Packets:
         if pictures:
             if packet.is_keyframe and (codec != "h264" or decodes_from_here_h264(packet)):
                 self.keys.append(len(self.ticks))
+            self.in_order &= not self.ticks or None in (packet.pts, self.ticks[-1]) or packet.pts > self.ticks[-1]
             self.ticks.append(packet.pts)
         if pictures and packet.pts is not None:
             # What is shown before the key frame that the stream begins with cannot be decoded, and is dropped.

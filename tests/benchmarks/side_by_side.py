@@ -144,7 +144,7 @@ def _serve(connection: Connection, function: Callable, arguments: tuple) -> None
             run, result = measure(lambda: function(*arguments))
             del result
             connection.send(run)
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # the one who asks has gone
         return
     except BaseException as error:
         connection.send(RuntimeError(f"{type(error).__name__}: {error}"))

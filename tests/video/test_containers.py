@@ -181,6 +181,77 @@ def test_enormous_pictures_are_refused_by_their_size_alone(tmp_path):
 # Contradictions
 
 
+def webp(kind: bytes, payload: bytes) -> bytes:
+    chunk = b"VP8" + kind + struct.pack("<I", len(payload)) + payload + bytes(len(payload) % 2)
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        webp(b"X", bytes(4) + (8999).to_bytes(3, "little") + (6999).to_bytes(3, "little")),
+        webp(b" ", bytes.fromhex("1000009d012a") + struct.pack("<HH", 9000, 7000) + bytes(40)),
+        webp(b"L", b"\x2f" + struct.pack("<I", 8999 | 6999 << 14) + bytes(40)),
+        b"BM" + bytes(8) + struct.pack("<IIiiHHIIiiII", 54, 40, 9000, -7000, 1, 24, *[0] * 6) + bytes(99),
+        b"qoif" + struct.pack(">IIBB", 9000, 7000, 4, 0) + bytes(30),
+        bytes.fromhex("ffd8 ffe00004 0000 ffc0000b 08 1b58 2328 01 012200 ffda0008 01 0100 003f00") + bytes(99),
+    ],
+    ids=["webp", "lossy_webp", "lossless_webp", "bmp", "qoi", "jpeg"],
+)
+def test_enormous_pictures_of_other_formats_say_how_large_they_are(tmp_path, data):
+    (tmp_path / "a").write_bytes(data)
+    assert kind_of(tmp_path / "a", "9000 x 7000 = 63 million") == "too_large"
+
+
+def test_an_avi_header_may_lie_about_the_size_as_long_as_its_frames_can_be_decoded(tmp_path):
+    for codec, pix_fmt in (("mpeg4", "yuv420p"), ("ffv1", "yuv420p")):
+        path = make(tmp_path / f"{codec}.avi", 3, codec=codec, pix_fmt=pix_fmt)
+        place = path.read_bytes().index(b"strf") + 12
+        patched(path, tmp_path / f"large_{codec}.avi", place, struct.pack("<ii", 30000, 30000))
+    assert probe(tmp_path / "large_mpeg4.avi").width == 64
+    assert kind_of(tmp_path / "large_ffv1.avi", "30000 x 30000 = 900 million") == "too_large"
+
+
+def test_an_animated_webp_is_told_from_a_broken_one(tmp_path):
+    (tmp_path / "a.webp").write_bytes(webp(b"X", b"\2" + bytes(9)))
+    assert kind_of(tmp_path / "a.webp", "animated WebP") == "unsupported_codec"
+
+
+def damage_of(path) -> str | None:
+    file = VideoFile(path)
+    file.close()
+    return file.damage and file.damage.kind
+
+
+def test_an_ogg_file_cut_anywhere_is_known_before_decoding(tmp_path):
+    whole = make(tmp_path / "a.ogv", 30, codec="libvpx", format="ogg").read_bytes()
+    last_page = whole.rindex(b"OggS")
+    for end in (last_page, last_page + 5, last_page + 30, len(whole) - 1):
+        (tmp_path / "cut.ogv").write_bytes(whole[:end])
+        assert damage_of(tmp_path / "cut.ogv") == "truncated", end
+    for more in (b"", b"and more"):
+        (tmp_path / "whole.ogv").write_bytes(whole + more)
+        assert damage_of(tmp_path / "whole.ogv") is None, more
+
+
+def test_a_jpeg_without_its_end_is_cut_off(tmp_path):
+    whole = make(tmp_path / "a.jpg", 1, codec="mjpeg", pix_fmt="yuvj420p", format="image2").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[:-2])
+    assert damage_of(tmp_path / "cut.jpg") == "truncated"
+    for more in (b"", b"a film that the camera took beside it"):
+        (tmp_path / "whole.jpg").write_bytes(whole + more)
+        assert damage_of(tmp_path / "whole.jpg") is None, more
+
+
+def test_a_picture_in_an_mp4_like_file_has_its_index_elsewhere(tmp_path):
+    boxes = [(b"ftyp", b"avif" + bytes(4)), (b"meta", bytes(30)), (b"mdat", bytes(50))]
+    data = b"".join(struct.pack(">I", 8 + len(payload)) + kind + payload for kind, payload in boxes)
+    (tmp_path / "a.avif").write_bytes(data)
+    assert damage_of(tmp_path / "a.avif") is None
+    (tmp_path / "a.avif").write_bytes(data[:-1])
+    assert damage_of(tmp_path / "a.avif") == "truncated"
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".ts", ".flv", ".avi", ".gif", ".mp4"])
 @pytest.mark.parametrize("part", [0.5, 0.93])
 def test_a_file_cut_short_is_known_before_decoding(tmp_path, suffix, part):

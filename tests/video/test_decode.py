@@ -1,6 +1,7 @@
 """The oracle is a decode of the whole file by PyAV alone, in a straight line."""
 
 import os
+import struct
 import warnings
 from dataclasses import asdict
 from fractions import Fraction
@@ -317,6 +318,54 @@ def test_a_mirrored_recording_is_mirrored_back(tmp_path):
     with av.open(str(mirrored)) as container:
         assert display_matrix(next(container.decode(video=0))) == (-1, 0, 0, 1)
     assert np.array_equal(read_frames(mirrored).pixels[1].permute(1, 2, 0).numpy(), pixels[1][:, ::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_stands_as_its_camera_says(tmp_path, orientation):
+    photo = make(tmp_path / "a.jpg", 1, codec="mjpeg", pix_fmt="yuvj420p", format="image2")
+    stored = read_frames(photo).pixels[0].permute(1, 2, 0).numpy()
+    # Exif 2.32, 4.6.2 and 4.6.4 A: one entry, tag 0x112 = Orientation, of one short number
+    directory = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+    segment = b"Exif\0\0" + directory
+    data = photo.read_bytes()
+    photo.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment + data[2:])
+    turns, mirrored = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation], orientation in (2, 4, 5, 7)
+    upright = np.rot90(stored, turns)
+    if mirrored:
+        upright = upright[::-1] if orientation in (5, 7) else upright[:, ::-1]
+    assert np.array_equal(read_frames(photo).pixels[0].permute(1, 2, 0).numpy(), upright)
+
+
+@pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (46341, 46341, -46341, 46341)])
+def test_a_matrix_without_a_quarter_turn_turns_nothing(tmp_path, matrix):
+    path = make(tmp_path / "a.mp4", 2)
+    start, _ = box(path.read_bytes(), b"moov", b"trak", b"tkhd")
+    a, b, c, d = matrix
+    turned = patched(path, tmp_path / "b.mp4", start + 40, struct.pack(">5i", a, b, 0, c, d))
+    assert probe(turned).rotation == 0
+    assert np.array_equal(read_frames(turned).pixels, read_frames(path).pixels)
+
+
+def test_what_a_camera_hangs_on_to_a_picture_is_no_further_frame(tmp_path):
+    for name, codec, pix_fmt in (("a.png", "png", "rgb24"), ("a.webp", "libwebp", "yuv420p")):
+        picture = make(tmp_path / name, 1, codec=codec, pix_fmt=pix_fmt, format="image2")
+        pixels = read_frames(picture).pixels
+        picture.write_bytes(2 * picture.read_bytes())
+        assert probe(picture).frames == 1
+        assert np.array_equal(read_frames(picture).pixels, pixels)
+
+
+def test_times_that_stand_in_the_order_of_decoding_are_not_believed(tmp_path):
+    path = make(tmp_path / "a.mp4", 60, options=MEDIUM | {"g": "20", "bf": "3", "x264-params": "b-adapt=0"})
+    offsets = path.read_bytes().index(b"ctts")
+    lying = patched(path, tmp_path / "b.mp4", offsets, b"free")
+    pixels, _ = decode_all(lying)
+    frames = read_frames(lying)
+    assert len(frames) == len(pixels) > 50
+    assert all(
+        np.array_equal(got.permute(1, 2, 0).numpy(), want) for got, want in zip(frames.pixels, pixels, strict=True)
+    )
+    assert np.array_equal(read_frames(lying, [7]).pixels[0].permute(1, 2, 0).numpy(), pixels[7])
 
 
 def test_pixels_that_are_not_square_are_reported_and_turn_with_the_frame(tmp_path):

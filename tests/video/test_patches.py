@@ -64,7 +64,10 @@ def test_patchify_orders_rows_by_block_and_columns_by_channel(impl, cut):
     """Rows run over time, blocks, then inside a block; columns over channels, frames, then pixels."""
     shape, sizes = cut
     frames = numbered(*shape)
-    rows, _ = impl.patchify(frames, **sizes)
+    got = impl.patchify(frames, **sizes)
+    two = isinstance(got, tuple) and len(got) == 2
+    holds(two, "patchify returns (patches, grid), a tuple of two", frames=frames, **sizes)
+    rows, _ = got
     want, _ = cut_by_hand(frames, **sizes)
     agree(rows, want, "a number is not where the order of rows and columns puts it", axes="n d", frames=frames, **sizes)
 

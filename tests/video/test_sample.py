@@ -42,6 +42,8 @@ def test_first_and_last_frame_are_chosen(impl, clip, fps):
     total, source_fps, given_range, first, last = clip
     got = impl.frame_indices(total, source_fps, fps=fps, **given_range)
     case = {"total": total, "source_fps": source_fps, "fps": fps, **given_range}
+    kind = type(got).__name__
+    holds(isinstance(got, torch.Tensor), f"the result is a {kind}, not a tensor of frame numbers", **case)
     want = torch.tensor([first, last])
     agree(got[[0, -1]] if len(got) else got, want, "the range does not begin and end where it should", **case)
 
@@ -201,3 +203,9 @@ def test_rule_tells_what_decided(total, rate, given, rule):
 def test_error_names_the_numbers(arguments, given, message):
     with pytest.raises(ValueError, match=message):
         library.frame_indices(*arguments, **given)
+
+
+@pytest.mark.parametrize("given", [{"start": float("nan")}, {"end": float("nan")}])
+def test_a_range_that_is_no_number_is_refused_by_name(given):
+    with pytest.raises(ValueError, match=f"{next(iter(given))}=nan is not a number of seconds"):
+        library.frame_range(60, 25.0, **given)
