@@ -1,5 +1,6 @@
 """Scaled dot-product attention: every query takes a weighted mean of the values, weighted by how well the keys fit."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minivid.layers.kv_cache import KVCache
 from minivid.layers.positions import rotate
 from minivid.shapes import ShapeError
 
@@ -63,7 +65,7 @@ def attention_weights(
 
     Source: Vaswani et al. 2017, equation 1 (arXiv:1706.03762).
     """
-    _check(query, key, mask)
+    check_shapes(query, key, mask)
     scores = (query / math.sqrt(query.shape[-1])) @ key.mT
     if mask is None:
         return softmax(scores)
@@ -98,16 +100,275 @@ def attend(
 
     Source: Vaswani et al. 2017, equation 1 (arXiv:1706.03762).
     """
-    if value.shape != key.shape:
-        raise ShapeError(
-            f"value: shape {tuple(value.shape)}, expected the key's {tuple(key.shape)} (b heads s k); "
-            "every key comes with one value of its width"
-        )
+    check_shapes(query, key, mask, value)
     weights = attention_weights(query, key, mask)
     return weights @ value, weights
 
 
-def _check(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
+def online_attend(
+    query: Float[Tensor, "b heads n k"],
+    key: Float[Tensor, "b heads s k"],
+    value: Float[Tensor, "b heads s k"],
+    mask: Bool[Tensor, "..."] | None = None,
+    *,
+    block_size: int = 256,
+) -> Float[Tensor, "b heads n k"]:
+    """The output of `attend`, read from one block of keys after another, with a softmax that is mended as it runs.
+
+    For each query three things are kept: the largest score so far m, the sum of powers l and the sum of values o, both
+    as if m were the final maximum. When a block brings a larger one, what was summed before shrinks by a factor:
+
+        m' = max(m, max_j score_j)
+        l' = exp(m - m') l + sum_j exp(score_j - m')
+        o' = exp(m - m') o + sum_j exp(score_j - m') value_j          output = o / l after the last block
+
+    No more than n x block_size scores exist at a time. (Training keeps those of every block: see `block_attend`.)
+
+    Args:
+        query: the tokens that ask.
+        key: what each answering token is found by.
+        value: what each answering token gives.
+        mask: True = may look. Any shape that broadcasts to b heads n s; None = look anywhere.
+        block_size: keys read at a time.
+
+    Returns:
+        The output of `attend`. A query that may look nowhere gets zeros.
+
+    Raises:
+        ShapeError: if the tensors do not fit together.
+        TypeError: if the mask is not boolean.
+        ValueError: if block_size is not positive.
+
+    Source: Milakov and Gimelshein 2018, algorithm 3 (arXiv:1805.02867); Rabe and Staats 2021 (arXiv:2112.05682).
+    """
+    check_shapes(query, key, mask, value, block_size)
+    mask = None if mask is None else mask.expand(*query.shape[:3], key.shape[2])
+    lowest = torch.finfo(query.dtype).min
+    largest = torch.full_like(query[..., :1], lowest)  # b heads n 1
+    total, mixed = torch.zeros_like(largest), torch.zeros_like(query)
+    for start in range(0, key.shape[2], block_size):
+        block = slice(start, start + block_size)
+        scores = (query / math.sqrt(query.shape[-1])) @ key[:, :, block].mT  # b heads n block_size
+        if mask is not None:
+            scores = scores.masked_fill(~mask[..., block], lowest)
+        # As in softmax, the result does not depend on the maximum, so no gradient goes through it.
+        larger = torch.maximum(largest, scores.detach().amax(-1, keepdim=True))
+        powers, shrink = (scores - larger).exp(), (largest - larger).exp()
+        if mask is not None:  # where nothing was seen yet, exp(lowest - lowest) is 1
+            powers = powers.masked_fill(~mask[..., block], 0.0)
+        total = shrink * total + powers.sum(-1, keepdim=True)
+        mixed = shrink * mixed + powers @ value[:, :, block]
+        largest = larger
+    # The largest score adds exp(0) = 1 to the total, so that only the 0 of a blind query is below 1.
+    return mixed / total.clamp_min(1.0)
+
+
+def block_attend(
+    query: Float[Tensor, "b heads n k"],
+    key: Float[Tensor, "b heads s k"],
+    value: Float[Tensor, "b heads s k"],
+    mask: Bool[Tensor, "..."] | None = None,
+    *,
+    block_size: int = 256,
+) -> Float[Tensor, "b heads n k"]:
+    """The output of `attend`, for one block of queries after another, without ever keeping the n x s weights.
+
+    One head and block_size queries at a time: their scores fill one buffer that the next block uses again. A block
+    holds whole rows, so that its softmax needs no mending. For the gradient only log(sum_j exp(score_j)) of each query
+    is kept, one number a row; the weights of a block are computed a second time from it, w_j = exp(score_j - log-sum):
+
+        dvalue = w^T doutput,   dscore = w (doutput value^T - sum_k doutput output),   dquery = dscore key / sqrt(k)
+
+    The scores are computed in float32 at least. A gradient of the gradient is not available: take `attend` for it.
+
+    Args:
+        query: the tokens that ask.
+        key: what each answering token is found by.
+        value: what each answering token gives.
+        mask: True = may look. Any shape that broadcasts to b heads n s; None = look anywhere.
+        block_size: queries answered at a time; memory beside the result is about block_size x s numbers.
+
+    Returns:
+        The output of `attend`. A query that may look nowhere gets zeros.
+
+    Raises:
+        ShapeError: if the tensors do not fit together.
+        TypeError: if the mask is not boolean.
+        ValueError: if block_size is not positive.
+
+    Source: recomputing from the log-sum: Dao et al. 2022, algorithm 4 (arXiv:2205.14135); whole rows in blocks: Rabe
+    and Staats 2021 (arXiv:2112.05682).
+    """
+    check_shapes(query, key, mask, value, block_size)
+    mask = None if mask is None else mask.expand(*query.shape[:3], key.shape[2])
+    return _Blocks.apply(query, key, value, mask, block_size)[0]
+
+
+# exp(x) = 2^(x log2 e), and torch's exp2 takes a third of the time of its exp: the queries are multiplied by log2(e),
+# and scores, maxima and log-sums of the blocks below are logarithms to the base 2.
+_LOG2_E = 1 / math.log(2)
+
+
+def _block_scores(asking: Tensor, keys: Tensor, mask: Tensor | None, rows: slice, buffer: Tensor) -> Tensor:
+    """Scores of a block of queries that are scaled already, written into the buffer; -inf where masked."""
+    scores = torch.mm(asking, keys.mT, out=buffer[: len(asking)])
+    return scores if mask is None else scores.masked_fill_(~mask[rows], -math.inf)
+
+
+def _blocks_forward(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, block_size: int
+) -> tuple[Tensor, Tensor]:
+    b, heads, n, k = query.shape
+    work = torch.promote_types(query.dtype, torch.float32)  # half precision loses the log-sum
+    output, log_sum = torch.empty_like(query), query.new_empty(b, heads, n, 1, dtype=work)
+    buffer = query.new_empty(min(block_size, n), key.shape[2], dtype=work)
+    mixed = query.new_empty(min(block_size, n), k, dtype=work)
+    for at in itertools.product(range(b), range(heads)):
+        queries, keys, values = query[at].to(work) * (_LOG2_E / math.sqrt(k)), key[at].to(work), value[at].to(work)
+        for start in range(0, n, block_size):
+            rows = slice(start, start + block_size)
+            scores = _block_scores(queries[rows], keys, None if mask is None else mask[at], rows, buffer)
+            # The lowest finite number instead of the -inf of a blind query: 2^(-inf - lowest) is 0, not NaN.
+            largest = scores.amax(-1, keepdim=True).clamp_min_(torch.finfo(work).min)
+            powers = scores.sub_(largest).exp2_()
+            total = powers.sum(-1, keepdim=True).clamp_min_(1.0)  # below 1 only where it is the 0 of a blind query
+            output[at][rows] = torch.mm(powers, values, out=mixed[: len(powers)]).div_(total)
+            log_sum[at][rows] = largest + total.log2()
+    return output, log_sum
+
+
+def _blocks_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    output: Tensor,
+    log_sum: Tensor,
+    block_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    b, heads, n, k = query.shape
+    grad_query, grad_key, grad_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    buffers = [log_sum.new_empty(min(block_size, n), width) for width in (key.shape[2], key.shape[2], k)]
+    for at in itertools.product(range(b), range(heads)):
+        queries, keys, values, wanted = (x[at].to(log_sum.dtype) for x in (query, key, value, grad))
+        queries, to_keys, to_values = (
+            queries * (_LOG2_E / math.sqrt(k)),
+            torch.zeros_like(keys),
+            torch.zeros_like(values),
+        )
+        # sum_j w_j (doutput . value_j), which the softmax takes off every entry of a row
+        mean = (wanted * output[at]).sum(-1, keepdim=True)
+        for start in range(0, n, block_size):
+            rows = slice(start, start + block_size)
+            asking, asked = queries[rows], wanted[rows]
+            scores = _block_scores(asking, keys, None if mask is None else mask[at], rows, buffers[0])
+            weights = scores.sub_(log_sum[at][rows]).exp2_()
+            to_values.addmm_(weights.mT, asked)
+            to_scores = torch.mm(asked, values.mT, out=buffers[1][: len(asked)]).sub_(mean[rows]).mul_(weights)
+            to_keys.addmm_(to_scores.mT, asking)
+            grad_query[at][rows] = torch.mm(to_scores, keys, out=buffers[2][: len(asked)]).div_(math.sqrt(k))
+        grad_key[at], grad_value[at] = to_keys.div_(_LOG2_E), to_values
+    return grad_query, grad_key, grad_value
+
+
+# Operators of torch, not plain functions: torch.compile takes an operator as one step instead of unrolling its loops,
+# and vmap can be told how to map what writes into buffers.
+_blocks = torch.library.custom_op(
+    "minivid::blocks",
+    _blocks_forward,
+    mutates_args=(),
+    schema="(Tensor query, Tensor key, Tensor value, Tensor? mask, int block_size) -> (Tensor, Tensor)",
+)
+_blocks_gradient = torch.library.custom_op(
+    "minivid::blocks_gradient",
+    _blocks_backward,
+    mutates_args=(),
+    schema="(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor? mask, Tensor output, Tensor log_sum, "
+    "int block_size) -> (Tensor, Tensor, Tensor)",
+)
+
+
+@_blocks.register_fake
+def _(query, key, value, mask, block_size):
+    work = torch.promote_types(query.dtype, torch.float32)
+    return torch.empty_like(query), query.new_empty(*query.shape[:3], 1, dtype=work)
+
+
+@_blocks_gradient.register_fake
+def _(grad, query, key, value, *_):
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _map_one_by_one(operator):
+    """vmap of an operator that loops over clips anyway: one call an entry, so that memory stays that of one."""
+
+    def mapped(info, in_dims, *inputs):
+        calls = (
+            [x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=True)]
+            for i in range(info.batch_size)
+        )
+        results = tuple(map(torch.stack, zip(*(operator(*call) for call in calls), strict=True)))
+        return results, (0,) * len(results)
+
+    return mapped
+
+
+for _operator in (_blocks, _blocks_gradient):
+    _operator.register_vmap(_map_one_by_one(_operator))
+
+
+class _Blocks(torch.autograd.Function):
+    """What is kept between the pass forward and the pass back: the inputs, the output, one number a query."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(query, key, value, mask, block_size):
+        return _blocks(query, key, value, mask, block_size)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        query, key, value, mask, ctx.block_size = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(query, key, value, mask, *output)
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        return *_BlocksGradient.apply(grad, *ctx.saved_tensors, ctx.block_size), None, None
+
+
+class _BlocksGradient(torch.autograd.Function):
+    """The pass back, which has none of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad, query, key, value, mask, output, log_sum, block_size):
+        return _blocks_gradient(grad, query, key, value, mask, output, log_sum, block_size)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise NotImplementedError("block_attend has no gradient of its gradient; take attend, or kernel='plain'")
+
+
+def check_shapes(
+    query: Tensor, key: Tensor, mask: Tensor | None, value: Tensor | None = None, block_size: int = 1
+) -> None:
+    """Refuse tensors that do not fit together, by name and numbers.
+
+    Args:
+        query, key, mask, value, block_size: as in `attend` and `block_attend`; value None = there are only weights.
+
+    Raises:
+        ShapeError: if the tensors do not fit together.
+        TypeError: if the mask is not boolean.
+        ValueError: if block_size is not positive.
+    """
     if query.ndim != 4 or key.ndim != 4 or query.shape[:2] != key.shape[:2] or query.shape[3] != key.shape[3]:
         raise ShapeError(
             f"query {tuple(query.shape)} and key {tuple(key.shape)}: expected b heads n k and b heads s k "
@@ -115,6 +376,13 @@ def _check(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
         )
     if key.shape[2] == 0:
         raise ShapeError(f"key {tuple(key.shape)}: s=0, expected at least one token to look at")
+    if value is not None and value.shape != key.shape:
+        raise ShapeError(
+            f"value: shape {tuple(value.shape)}, expected the key's {tuple(key.shape)} (b heads s k); "
+            "every key comes with one value of its width"
+        )
+    if block_size < 1:
+        raise ValueError(f"block_size is {block_size}, expected at least 1")
     if mask is None:
         return
     if mask.dtype != torch.bool:
@@ -206,11 +474,11 @@ class MultiHeadAttention(nn.Module):
         vdim: width of the tokens the values are made of; None = embed_dim.
         num_kv_heads: heads of the keys and values, a divisor of num_heads; None = num_heads. Head i of the queries
             looks at head i // (num_heads / num_kv_heads) of the keys.
-        kernel: "plain" computes `attend` above. "fused" computes the same with one kernel of torch, which does not
-            keep the n x s weights in memory.
+        kernel: "plain" computes `attend` above, "blocks" the same by `block_attend` and "fused" with one kernel of
+            torch; these two do not keep the n x s weights in memory. "blocks" has no dropout and no second gradient.
 
     Raises:
-        ValueError: if the heads do not divide, or for an unknown kernel.
+        ValueError: if the heads do not divide, for an unknown kernel, or for dropout where the kernel has none.
 
     Source: Vaswani et al. 2017, section 3.2.2 (arXiv:1706.03762); grouped heads: Ainslie et al. 2023, section 2.2
     (arXiv:2305.13245).
@@ -238,8 +506,13 @@ class MultiHeadAttention(nn.Module):
             )
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1")
-        if kernel not in ("plain", "fused"):
-            raise ValueError(f"kernel is {kernel!r}, expected 'plain' or 'fused'")
+        if kernel not in ("plain", "blocks", "fused"):
+            raise ValueError(f"kernel is {kernel!r}, expected 'plain', 'blocks' or 'fused'")
+        if kernel == "blocks" and dropout:
+            raise ValueError(
+                f"dropout is {dropout}, expected 0 with kernel 'blocks', which keeps no weights to drop; "
+                "choose 'plain' or 'fused'"
+            )
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
@@ -269,6 +542,7 @@ class MultiHeadAttention(nn.Module):
         context: Context | None = None,
         *,
         mask: Bool[Tensor, "..."] | None = None,
+        cache: KVCache | None = None,
         rotary: Float[Tensor, "n half"] | Float[Tensor, "b n half"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Let the tokens x look at the tokens of a context.
@@ -276,7 +550,9 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: the tokens that ask.
             context: the tokens that answer; None = x itself. A pair: the tokens of the keys, those of the values.
-            mask: True = may look. Any shape that broadcasts to b heads n s.
+            mask: True = may look. Any shape that broadcasts to b heads n s; with a cache, s counts all its tokens.
+            cache: what this layer kept of earlier tokens. x is appended, and looks at all of them. That nobody looks
+                ahead is the mask's business, as without a cache: `causal_mask(n, cache.length + n)`.
             rotary: angles of positions.rotary_angles for the tokens x, by which queries and keys are turned.
 
         Returns:
@@ -285,11 +561,13 @@ class MultiHeadAttention(nn.Module):
         Raises:
             ShapeError: if the tensors do not fit together or do not have the widths of the constructor.
             TypeError: if the mask is not boolean.
-            ValueError: if rotary is given with a context, whose tokens stand elsewhere.
+            ValueError: if rotary or cache is given with a context, whose tokens are not those of x.
         """
-        query, key, value = self._project(x, context, rotary)
-        if self.kernel == "fused":
-            _check(query, key, mask)
+        query, key, value = self._project(x, context, rotary, cache)
+        if self.kernel == "blocks":
+            mixed = block_attend(query, key, value, mask)
+        elif self.kernel == "fused":
+            check_shapes(query, key, mask)
             dropout = self.dropout if self.training else 0.0
             mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         else:
@@ -323,22 +601,27 @@ class MultiHeadAttention(nn.Module):
             f"dropout={self.dropout}, kernel={self.kernel!r}"
         )
 
-    def _project(self, x: Tensor, context: Context | None, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(
+        self, x: Tensor, context: Context | None, rotary: Tensor | None, cache: KVCache | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if context is not None and rotary is not None:
             raise ValueError("rotary: these are the positions of x, and a context has others; give one or the other")
+        if context is not None and cache is not None:
+            raise ValueError("cache: it keeps the tokens of x, and a context has others; give one or the other")
         context = x if context is None else context
         keys_from, values_from = context if isinstance(context, tuple) else (context, context)
         self._check_tokens(x, keys_from, values_from)
-        query = self._split(self.q_proj(x), self.num_heads)  # b heads n k
-        key = self._split(self.k_proj(keys_from), self.num_kv_heads)  # b heads s k
-        value = self._split(self.v_proj(values_from), self.num_kv_heads)  # b heads s k
+        query = rearrange(self.q_proj(x), "b n (heads k) -> b heads n k", heads=self.num_heads)
+        key = rearrange(self.k_proj(keys_from), "b s (heads k) -> b heads s k", heads=self.num_kv_heads)
+        value = rearrange(self.v_proj(values_from), "b s (heads k) -> b heads s k", heads=self.num_kv_heads)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        # Heads are copied last: what is kept and turned are the few heads of a group, not their copies.
+        copies = self.num_heads // self.num_kv_heads
+        key, value = (repeat(x, "b heads s k -> b (heads copies) s k", copies=copies) for x in (key, value))
         return query, key, value
-
-    def _split(self, x: Tensor, heads: int) -> Tensor:
-        x = rearrange(x, "b s (heads k) -> b heads s k", heads=heads)
-        return repeat(x, "b heads s k -> b (heads copies) s k", copies=self.num_heads // heads)
 
     def _check_tokens(self, x: Tensor, keys_from: Tensor, values_from: Tensor) -> None:
         wanted = (("x", x, self.q_proj), ("keys", keys_from, self.k_proj), ("values", values_from, self.v_proj))

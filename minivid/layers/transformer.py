@@ -33,7 +33,7 @@ class EncoderBlock(nn.Module):
         norm_first: whether each part reads normalised tokens (pre-norm), or the sum is normalised (post-norm).
         norm_eps: eps of the norms.
         bias: whether the linear layers and the norms add one.
-        kernel: "plain" or "fused" attention, as in MultiHeadAttention.
+        kernel: "plain", "blocks" or "fused" attention, as in MultiHeadAttention.
 
     Source: post-norm: Vaswani et al. 2017, section 3.1 (arXiv:1706.03762); pre-norm: Xiong et al. 2020, table 1
     (arXiv:2002.04745).

@@ -10,9 +10,22 @@ from hypothesis import strategies as st
 from strategies import masks, normal, seeds, small, whole
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minivid.classroom.evidence import Broken, agree, holds
-from minivid.layers.attention import MultiHeadAttention, attend, attention_weights, block_mask, padding_mask, softmax
+from minivid.layers import attention
+from minivid.layers.attention import (
+    MultiHeadAttention,
+    attend,
+    attention_weights,
+    block_attend,
+    block_mask,
+    causal_mask,
+    online_attend,
+    padding_mask,
+    softmax,
+)
+from minivid.layers.kv_cache import KVCache
 from minivid.layers.positions import rotary_angles, rotate
 from minivid.shapes import ShapeError
 
@@ -307,6 +320,129 @@ def test_attend_does_not_see_a_vector_added_to_all_keys(impl, case, data):
     agree(got, want, "a vector added to all keys changes the output", query=query, key=key, value=value, vector=vector)
 
 
+# ---- laws of attention in blocks: any block size gives what attend gives
+
+sizes = st.integers(1, 4)
+
+
+def in_blocks(name, impl, query, key, value, mask, size) -> Tensor:
+    """The output of the answer, of the right shape."""
+    got = getattr(impl, name)(query, key, value, mask, block_size=size)
+    holds(isinstance(got, Tensor), f"{name} returns the output alone, one tensor", got=type(got).__name__)
+    return got
+
+
+def blocks_give_the_output(name, impl, case, size, atol=1e-5):
+    query, key, value, mask = (*case, None)[:4]
+    want, _ = written_out(query, key, value, mask)
+    got = in_blocks(name, impl, query, key, value, mask, size)
+    shown = dict(query=query, key=key, value=value, mask=mask, block_size=size)
+    claim = "the output in blocks is not the output of attend"
+    agree(got, want.float(), claim, axes="b heads n k", atol=atol, **shown)
+
+
+def blind_queries_get_zeros(name, impl, case, size, seed):
+    query, key, value, mask = case
+    blind = normal(seed, *mask.shape[:3]) > 0
+    blind[0, 0, 0] = True
+    mask = mask & ~blind[..., None]
+    want, _ = attend(query, key, value, mask)
+    got = in_blocks(name, impl, query, key, value, mask, size)
+    shown = dict(query=query, key=key, value=value, mask=mask, block_size=size)
+    agree(got, want, "a query that sees nothing does not get zeros, or disturbs the others", **shown)
+
+
+def gradients_are_the_same(name, impl, case, size):
+    query, key, value, mask = case
+    mask = mask.clone()
+    mask[:, :, 0] = False
+    results = []
+    for function in (lambda *x: in_blocks(name, impl, *x, size), lambda *x: attend(*x)[0]):
+        inputs = [x.clone().requires_grad_() for x in (query, key, value)]
+        output = function(*inputs, mask)
+        holds(output.requires_grad, "the output is cut off from its inputs: no gradient goes back", block_size=size)
+        results.append(torch.autograd.grad(output.square().sum() + output.sum(), inputs))
+    shown = dict(query=query, key=key, value=value, mask=mask, block_size=size)
+    for which, got, want in zip(("query", "key", "value"), *results, strict=True):
+        agree(got, want, f"the gradient of the {which} is not that of attend", atol=1e-4, **shown)
+
+
+@pytest.mark.law("online_attend")
+@given(queries_keys_values(), sizes)
+def test_online_attend_gives_the_output_for_any_block_size(impl, case, size):
+    """Read in blocks of any size, the keys give the output of attend."""
+    blocks_give_the_output("online_attend", impl, case, size)
+
+
+@pytest.mark.law("online_attend")
+@given(quick_case_mask(), sizes)
+def test_online_attend_takes_a_mask(impl, case, size):
+    """With a mask, also where a block holds no key that a query may see."""
+    blocks_give_the_output("online_attend", impl, case, size)
+
+
+@pytest.mark.law("online_attend")
+@given(quick_case_mask(), sizes)
+def test_online_attend_stays_finite_when_scores_are_large(impl, case, size):
+    """Scores in the thousands, rising or falling from block to block, overflow nowhere."""
+    query, *rest = case
+    # float32 numbers near the largest scores, some 5000, are 5e-4 apart: two equal scores differ by so much.
+    blocks_give_the_output("online_attend", impl, (query * 300, *rest), size, atol=1e-2)
+
+
+@pytest.mark.law("online_attend")
+@given(quick_case_mask(), sizes, seeds)
+def test_online_attend_gives_a_blind_query_zeros(impl, case, size, seed):
+    """A query that may look nowhere gets zeros, not NaN and not a mean."""
+    blind_queries_get_zeros("online_attend", impl, case, size, seed)
+
+
+@pytest.mark.law("online_attend")
+@given(quick_case_mask(), sizes)
+def test_online_attend_has_the_gradients_of_attend(impl, case, size):
+    """The gradients are those of attend, and a blind query gets none."""
+    gradients_are_the_same("online_attend", impl, case, size)
+
+
+@pytest.mark.law("block_attend")
+@given(queries_keys_values(), sizes)
+def test_block_attend_gives_the_output_for_any_block_size(impl, case, size):
+    """Answered in blocks of any size, the queries get the output of attend."""
+    blocks_give_the_output("block_attend", impl, case, size)
+
+
+@pytest.mark.law("block_attend")
+@given(quick_case_mask(), sizes)
+def test_block_attend_takes_a_mask(impl, case, size):
+    """Each block of queries takes its own rows of the mask."""
+    blocks_give_the_output("block_attend", impl, case, size)
+
+
+@pytest.mark.law("block_attend")
+@given(quick_case_mask(), sizes)
+def test_block_attend_stays_finite_when_scores_are_large(impl, case, size):
+    """Scores in the thousands overflow nowhere, and one loud query does not silence its block."""
+    query, *rest = case
+    loud = query.clone()
+    loud[:, :, 0] *= 300
+    # float32 numbers near the largest scores, some 5000, are 5e-4 apart: two equal scores differ by so much.
+    blocks_give_the_output("block_attend", impl, (loud, *rest), size, atol=1e-2)
+
+
+@pytest.mark.law("block_attend")
+@given(quick_case_mask(), sizes, seeds)
+def test_block_attend_gives_a_blind_query_zeros(impl, case, size, seed):
+    """A query that may look nowhere gets zeros, not NaN and not a mean."""
+    blind_queries_get_zeros("block_attend", impl, case, size, seed)
+
+
+@pytest.mark.law("block_attend")
+@given(quick_case_mask(), sizes)
+def test_block_attend_has_the_gradients_of_attend(impl, case, size):
+    """The gradients are those of attend, and a blind query gets none."""
+    gradients_are_the_same("block_attend", impl, case, size)
+
+
 # ---- laws of the masks
 
 
@@ -460,6 +596,115 @@ def test_block_mask_takes_a_list():
     assert torch.equal(block_mask([2, 3]), block_mask(torch.tensor([2, 3])))
 
 
+# ---- attention in blocks: torch as the oracle, memory, and what a law cannot ask
+
+BLOCKED = pytest.mark.parametrize("blocked", [online_attend, block_attend])
+
+
+@BLOCKED
+@given(small, small, st.integers(1, 7), st.integers(1, 7), small, st.integers(1, 8), seeds)
+def test_attention_in_blocks_equals_torch(blocked, b, heads, n, s, k, size, seed):
+    # float64, sums of at most 7 terms, and 2^x for e^x: 1e-12 is rounding.
+    query, key, value = (normal(seed + i, b, heads, m, k, dtype=torch.float64) for i, m in enumerate((n, s, s)))
+    mask = normal(seed + 3, b, heads, n, s) > 0
+    for given_mask in (None, mask, mask[:1, :1], mask[0, 0]):
+        want = F.scaled_dot_product_attention(query, key, value, given_mask)
+        torch.testing.assert_close(blocked(query, key, value, given_mask, block_size=size), want, atol=1e-12, rtol=0)
+
+
+@BLOCKED
+def test_attention_in_blocks_passes_gradcheck_with_a_blind_row(blocked):
+    query, key, value = (normal(i, 2, 2, m, 3, dtype=torch.float64).requires_grad_() for i, m in enumerate((3, 5, 5)))
+    mask = normal(3, 3, 5) > 0
+    mask[1] = False
+    for given_mask in (None, mask):
+        assert torch.autograd.gradcheck(lambda *x, m=given_mask: blocked(*x, m, block_size=2), (query, key, value))
+
+
+def test_block_attend_says_that_it_has_no_second_gradient():
+    x = normal(0, 1, 1, 3, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(block_attend(x, x, x).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no gradient of its gradient; take attend, or kernel='plain'"):
+        gradient.sum().backward()
+
+
+@BLOCKED
+def test_attention_in_blocks_takes_heads_that_lie_apart_in_memory(blocked):
+    tokens = normal(0, 2, 5, 3 * 2 * 7)
+    query, key, value = rearrange(tokens, "b n (which heads k) -> which b heads n k", which=3, heads=2)
+    want, _ = attend(query, key, value)
+    torch.testing.assert_close(blocked(query, key, value, block_size=3), want, atol=1e-5, rtol=1e-5)
+
+
+@BLOCKED
+def test_attention_in_blocks_leaves_its_inputs_alone(blocked):
+    case = [normal(i, 1, 2, 3, 5) for i in range(3)] + [normal(3, 3, 3) > 0]
+    before = [x.clone() for x in case]
+    blocked(*case, block_size=2)
+    assert all(torch.equal(x, y) for x, y in zip(case, before, strict=True))
+
+
+@BLOCKED
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_in_blocks_is_as_good_as_in_one(blocked, dtype):
+    query, key, value = (normal(i, 1, 2, 7, 5).to(dtype) for i in range(3))
+    mask = causal_mask(7, 7)
+    mask[2] = False
+    exact, _ = attend(query.double(), key.double(), value.double(), mask)
+    got = blocked(query, key, value, mask, block_size=3)
+    assert got.dtype == dtype
+    # bfloat16 keeps 8 bits: 2^-8 on values up to about 3.
+    torch.testing.assert_close(got.double(), exact, atol=3e-2, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_block_attend_in_half_precision_is_rounded_once(dtype):
+    inputs = [normal(i, 1, 2, m, 8).to(dtype).requires_grad_() for i, m in enumerate((7, 101, 101))]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    results = []
+    for output, given_ in ((block_attend(*inputs, block_size=3), inputs), (attend(*exact)[0], exact)):
+        results.append([output, *torch.autograd.grad(output.sum(), given_)])
+    for got, want in zip(*results, strict=True):
+        # Half a unit in the last place, and a little for a sum that is small beside its terms. The gradients of query
+        # and key also take the output, which is rounded to half precision by then: sums of 8 or 101 such terms.
+        unit = torch.finfo(dtype).eps
+        atol = 1e-5 if got is results[0][0] or got is results[0][3] else 2 * unit
+        torch.testing.assert_close(got.double(), want, rtol=0.51 * unit, atol=atol)
+
+
+def test_block_attend_never_makes_a_tensor_of_all_scores():
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                largest = max(largest, result.untyped_storage().nbytes())
+            return result
+
+    n, k = 300, 8
+    query, key, value = (normal(i, 1, 1, n, k) for i in range(3))
+    with Watch():  # it does not see into an operator, so the two functions are called themselves
+        output, log_sum = attention._blocks_forward(query, key, value, None, 16)
+        attention._blocks_backward(output, query, key, value, None, output, log_sum, 16)
+    assert largest == 16 * n * 4  # one block of scores in float32; all of them would be 300 * 300 * 4
+
+
+@BLOCKED
+@pytest.mark.usefixtures("unchecked")
+def test_attention_in_blocks_refuses_what_attend_refuses(blocked):
+    x = torch.zeros(1, 2, 3, 5)
+    with pytest.raises(ShapeError, match=r"value: shape \(1, 2, 4, 5\), expected the key's \(1, 2, 3, 5\)"):
+        blocked(x, x, torch.zeros(1, 2, 4, 5))
+    with pytest.raises(ShapeError, match=r"mask: shape \(3, 4\) .* \(1, 2, 3, 3\)"):
+        blocked(x, x, x, torch.ones(3, 4, dtype=torch.bool))
+    with pytest.raises(TypeError, match="torch.float32, expected torch.bool"):
+        blocked(x, x, x, torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="block_size is 0, expected at least 1"):
+        blocked(x, x, x, block_size=0)
+
+
 # ---- MultiHeadAttention beside torch's
 
 
@@ -568,23 +813,76 @@ def test_grouped_heads_equal_full_heads_with_repeated_weights(num_kv_heads):
     assert grouped.k_proj.weight.shape == (num_kv_heads * k, heads * k)
 
 
+@pytest.mark.parametrize("kernel", ["blocks", "fused"])
 @given(seeds, st.sampled_from([1, 2]), st.booleans())
-def test_fused_kernel_equals_the_plain_one(seed, num_kv_heads, blind):
+def test_every_kernel_equals_the_plain_one(kernel, seed, num_kv_heads, blind):
     b, n, s, d = 2, 3, 5, 6
     plain = MultiHeadAttention(d, 2, num_kv_heads=num_kv_heads, kdim=7, vdim=7).double()
-    fused = MultiHeadAttention(d, 2, num_kv_heads=num_kv_heads, kdim=7, vdim=7, kernel="fused").double()
-    fused.load_state_dict(plain.state_dict())
+    other = MultiHeadAttention(d, 2, num_kv_heads=num_kv_heads, kdim=7, vdim=7, kernel=kernel).double()
+    other.load_state_dict(plain.state_dict())
     mask = normal(seed, b, 1, n, s) > 0
     mask[:, :, 1] = not blind
     for given_mask in (None, mask):
         results = []
-        for module in (plain, fused):
+        for module in (plain, other):
             x = normal(seed + 1, b, n, d, dtype=torch.float64).requires_grad_()
             context = normal(seed + 2, b, s, 7, dtype=torch.float64).requires_grad_()
             output = module(x, context, mask=given_mask)
             results.append([output, *torch.autograd.grad(output.square().sum(), [x, context, *module.parameters()])])
         for got, want in zip(*results, strict=True):
             torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-10)
+
+
+KERNELS = pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+
+
+def in_pieces(module, x, pieces, *, rotary=None, **options) -> Tensor:
+    """Causal attention over x, cut into pieces of these lengths, with a cache."""
+    cache, outputs = KVCache(**options), []
+    for piece in x.split(pieces, 1):
+        start, n = cache.length, piece.shape[1]
+        angles = None if rotary is None else rotary[start : start + n]
+        outputs.append(module(piece, mask=causal_mask(n, start + n), cache=cache, rotary=angles))
+    assert cache.length == x.shape[1]
+    return torch.cat(outputs, 1)
+
+
+@KERNELS
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.sampled_from([1, 3]), seeds, st.booleans())
+def test_any_split_with_a_cache_equals_the_whole_without(kernel, pieces, num_kv_heads, seed, turned):
+    module = MultiHeadAttention(12, 3, num_kv_heads=num_kv_heads, kernel=kernel).double()
+    n = sum(pieces)
+    x = normal(seed, 2, n, 12, dtype=torch.float64)
+    rotary = rotary_angles(torch.arange(n), 4) if turned else None
+    want = module(x, mask=causal_mask(n, n), rotary=rotary)
+    # float64: 1e-12 is rounding; rotary angles are float32, the same in both.
+    torch.testing.assert_close(in_pieces(module, x, pieces, rotary=rotary), want, atol=1e-12, rtol=0)
+    with torch.no_grad():  # there the cache writes in place, and has to grow
+        torch.testing.assert_close(in_pieces(module, x, pieces, rotary=rotary, capacity=1), want, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2])  # copied for the heads of a group, or used as they are kept
+def test_gradients_go_through_a_cache(num_kv_heads):
+    module = MultiHeadAttention(6, 2, num_kv_heads=num_kv_heads).double()
+    x = normal(0, 2, 7, 6, dtype=torch.float64)
+    results = []
+    for output in (module(x, mask=causal_mask(7, 7)), in_pieces(module, x, [3, 1, 3])):
+        results.append(torch.autograd.grad(output.square().sum(), list(module.parameters())))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-10)
+
+
+def test_a_cache_keeps_the_few_heads_of_a_group():
+    module, cache = MultiHeadAttention(12, 6, num_kv_heads=2), KVCache()
+    module(normal(0, 3, 5, 12), cache=cache)
+    keys, values = cache.append(torch.zeros(3, 2, 1, 2), torch.zeros(3, 2, 1, 2))
+    assert keys.shape == values.shape == (3, 2, 6, 2)
+
+
+def test_a_cache_is_for_the_tokens_of_x():
+    x = torch.zeros(1, 2, 6)
+    with pytest.raises(ValueError, match="cache: it keeps the tokens of x, and a context has others"):
+        MultiHeadAttention(6, 2)(x, x, cache=KVCache())
 
 
 def test_dropout_acts_on_weights_while_training_only():
@@ -638,7 +936,7 @@ def test_frames_apart_equal_frames_one_by_one():
     torch.testing.assert_close(together, torch.cat([module(x[:, :2]), module(x[:, 2:])], 1), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kernel", ["plain", "fused"])
+@KERNELS
 def test_rotary_attention_sees_distances_and_not_places(kernel):
     module = MultiHeadAttention(12, 3, num_kv_heads=1, kernel=kernel)
     x = normal(0, 2, 5, 12)
@@ -661,7 +959,7 @@ def test_multi_head_attention_passes_gradcheck():
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch maps its fused kernel one by one
-@pytest.mark.parametrize("kernel", ["plain", "fused"])
+@KERNELS
 def test_multi_head_attention_maps_over_an_axis(kernel):
     module, x = MultiHeadAttention(6, 2, kernel=kernel), normal(0, 3, 2, 5, 6)
     one_by_one = torch.stack([module(y) for y in x])
@@ -673,7 +971,7 @@ def test_multi_head_attention_maps_over_an_axis(kernel):
     )
 
 
-@pytest.mark.parametrize("kernel", ["plain", "fused"])
+@KERNELS
 def test_multi_head_attention_runs_under_autocast(kernel):
     module, x = MultiHeadAttention(6, 2, kernel=kernel), normal(0, 2, 5, 6)
     mask = torch.ones(5, 5, dtype=torch.bool).tril(-1)  # the first token is blind
@@ -689,10 +987,17 @@ def test_multi_head_attention_runs_under_autocast(kernel):
 @pytest.mark.compile
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
-def test_multi_head_attention_compiles():
-    module, x, mask = MultiHeadAttention(6, 2), normal(0, 2, 5, 6), block_mask([2, 3])
+@pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")  # the compiler does
+@pytest.mark.parametrize("kernel", ["plain", "blocks"])
+def test_multi_head_attention_compiles(kernel):
+    module, x, mask = MultiHeadAttention(6, 2, kernel=kernel), normal(0, 2, 5, 6), block_mask([2, 3])
     compiled = torch.compile(module, fullgraph=True)
-    torch.testing.assert_close(compiled(x, mask=mask), module(x, mask=mask), atol=1e-5, rtol=1e-5)
+    gradients = []
+    for function in (compiled, module):
+        output = function(x, mask=mask)
+        gradients.append([output, *torch.autograd.grad(output.square().sum(), list(module.parameters()))])
+    for got, want in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
 def test_weights_start_as_glorot_and_biases_at_zero():
@@ -710,7 +1015,11 @@ def test_weights_start_as_glorot_and_biases_at_zero():
         (dict(embed_dim=10, num_heads=3), "embed_dim 10 is not a multiple of num_heads 3"),
         (dict(embed_dim=12, num_heads=4, num_kv_heads=3), "num_heads 4 is not a multiple of num_kv_heads 3"),
         (dict(embed_dim=12, num_heads=4, dropout=1.5), "dropout is 1.5, expected 0 <= dropout < 1"),
-        (dict(embed_dim=12, num_heads=4, kernel="flash"), "kernel is 'flash', expected 'plain' or 'fused'"),
+        (dict(embed_dim=12, num_heads=4, kernel="flash"), "kernel is 'flash', expected 'plain', 'blocks' or 'fused'"),
+        (
+            dict(embed_dim=12, num_heads=4, kernel="blocks", dropout=0.1),
+            "dropout is 0.1, expected 0 with kernel 'blocks'",
+        ),
     ],
 )
 def test_constructor_names_the_numbers_that_do_not_fit(arguments, message):

@@ -9,7 +9,7 @@ import torch
 from strategies import normal
 from torch import Tensor
 
-from minivid.classroom.museum import Mistake
+from minivid.classroom.museum import Mistake, Probe
 from minivid.layers import attention
 
 # ---- attend
@@ -729,16 +729,341 @@ BLOCK_MASK = [
 ]
 
 
+# ---- attention in blocks
+
+
+def seen_in(mask: Tensor | None, like: Tensor) -> Tensor:
+    """The mask at its full shape; everything seen where there is none."""
+    return torch.ones_like(like, dtype=torch.bool) if mask is None else mask.expand(like.shape)
+
+
+def running(
+    query,
+    key,
+    value,
+    mask,
+    block_size,
+    *,
+    shrink=lambda before, after: ((before - after).exp(), (before - after).exp()),
+    larger=torch.maximum,
+    lowest=-1e30,
+    blind=True,
+    every_block=True,
+    first_mask=False,
+    scale=True,
+):
+    """The softmax that is mended as it runs; each mistake below changes one thing about it."""
+    scores = scored(query, key) if scale else query @ key.mT
+    seen = seen_in(mask, scores)
+    most = torch.full_like(query[..., :1], lowest)
+    total, mixed = torch.zeros_like(most), torch.zeros_like(query)
+    s = key.shape[2]
+    for start in range(0, s if every_block else s // block_size * block_size, block_size):
+        block = slice(start, min(start + block_size, s))
+        looks = seen[..., : block.stop - start] if first_mask else seen[..., block]
+        part = scores[..., block].masked_fill(~looks, lowest)
+        now = larger(most, part.amax(-1, keepdim=True)).detach()
+        powers = (part - now).exp()
+        powers = powers.masked_fill(~looks, 0.0) if blind else powers
+        for_total, for_mixed = shrink(most, now)
+        total = for_total * total + powers.sum(-1, keepdim=True)
+        mixed = for_mixed * mixed + powers @ value[:, :, block]
+        most = now
+    return mixed / (total + (total == 0))
+
+
+def never_mended(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, shrink=lambda before, after: (1.0, 1.0))
+
+
+def only_the_total_mended(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, shrink=lambda before, after: ((before - after).exp(), 1.0))
+
+
+def only_the_values_mended(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, shrink=lambda before, after: (1.0, (before - after).exp()))
+
+
+def grown_where_it_should_shrink(query, key, value, mask=None, *, block_size=256):
+    return running(
+        query,
+        key,
+        value,
+        mask,
+        block_size,
+        shrink=lambda before, after: ((after - before).exp(), (after - before).exp()),
+    )
+
+
+def maximum_of_the_block_alone(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, larger=lambda before, block: block)
+
+
+def starts_at_minus_infinity(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, lowest=-math.inf)
+
+
+def starts_at_zero(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, larger=lambda before, block: before.clamp_min(0).maximum(block))
+
+
+def blind_blocks_count(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, blind=False)
+
+
+def last_block_forgotten(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, every_block=False)
+
+
+def mask_of_the_first_block(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, first_mask=True)
+
+
+def running_without_the_scale(query, key, value, mask=None, *, block_size=256):
+    return running(query, key, value, mask, block_size, scale=False)
+
+
+def softmax_of_each_block(query, key, value, mask=None, *, block_size=256):
+    scores, outputs = scored(query, key), []
+    seen = seen_in(mask, scores)
+    for start in range(0, key.shape[2], block_size):
+        block = slice(start, start + block_size)
+        outputs.append(shared(scores[..., block], seen[..., block], "zeros") @ value[:, :, block])
+    return torch.stack(outputs).mean(0)
+
+
+ONLINE_ATTEND = [
+    (
+        never_mended,
+        (
+            "Let the largest score come in the last block. What are the powers of the first block worth then?",
+            "Sums made with an old maximum are added to sums made with a new one.",
+            "Before adding a block: total = (old - new).exp() * total, and the same for the values.",
+        ),
+    ),
+    (
+        only_the_total_mended,
+        (
+            "Two sums are carried from block to block. Do both know the new maximum?",
+            "The total shrinks when a larger score comes, the sum of the values does not.",
+            "mixed = (old - new).exp() * mixed + powers @ value",
+        ),
+    ),
+    (
+        only_the_values_mended,
+        (
+            "Two sums are carried from block to block. Do both know the new maximum?",
+            "The sum of the values shrinks when a larger score comes, the total does not.",
+            "total = (old - new).exp() * total + powers.sum(-1, keepdim=True)",
+        ),
+    ),
+    (
+        grown_where_it_should_shrink,
+        (
+            "A larger maximum comes. Should the old sums become larger or smaller?",
+            "The factor is upside down: exp(new - old) grows.",
+            "(old - new).exp(), never above 1.",
+        ),
+    ),
+    (
+        maximum_of_the_block_alone,
+        (
+            "Let the first block hold a score of 1000 and the second one of 0.",
+            "The maximum of the last block replaces a larger one, and exp(old - new) overflows.",
+            "new = torch.maximum(old, block.amax(-1, keepdim=True))",
+        ),
+    ),
+    (
+        starts_at_minus_infinity,
+        (
+            "What is minus infinity minus minus infinity?",
+            "Where the first block shows a query nothing, its maximum stays -inf and exp(-inf - -inf) is NaN.",
+            "Start at, and mask with, torch.finfo(dtype).min, and set masked powers to 0.",
+        ),
+    ),
+    (
+        starts_at_zero,
+        (
+            "What if every score of a query is -1000?",
+            "The running maximum never falls below 0, so that the powers of a row of low scores all become 0.",
+            "Start at the lowest finite number, torch.finfo(dtype).min.",
+        ),
+    ),
+    (
+        blind_blocks_count,
+        (
+            "What does a query get that may look nowhere?",
+            "Where nothing was seen yet, a masked score equals the maximum, and its power is exp(0) = 1.",
+            "powers = powers.masked_fill(~mask[..., block], 0.0)",
+        ),
+    ),
+    (
+        last_block_forgotten,
+        (
+            "Try five keys in blocks of two.",
+            "s // block_size whole blocks are read; the rest of the keys is not.",
+            "range(0, s, block_size): the last block may be shorter.",
+        ),
+    ),
+    (
+        mask_of_the_first_block,
+        (
+            "Mask one key of the second block. Does the output change?",
+            "Every block gets the mask of the first keys.",
+            "mask[..., block], with the slice that cuts the keys.",
+        ),
+    ),
+    (
+        running_without_the_scale,
+        (
+            "Take a single block: is it attend?",
+            "The scores are not divided by sqrt(k).",
+            "(query / math.sqrt(query.shape[-1])) @ key.mT",
+        ),
+    ),
+    (
+        softmax_of_each_block,
+        (
+            "Let one block hold a far better key than the other. How much should each block count?",
+            "Every block gets a softmax of its own and counts as much as every other.",
+            "Carry the maximum, the total of powers and the sum of values on from block to block; divide at the end.",
+        ),
+    ),
+]
+
+
+def by_rows(query, key, value, mask, block_size, answer) -> Tensor:
+    scores = scored(query, key)
+    seen = seen_in(mask, scores)
+    starts = range(0, query.shape[2], block_size)
+    blocks = [slice(start, start + block_size) for start in starts]
+    return torch.cat([answer(scores[:, :, rows], seen[:, :, rows]) @ value for rows in blocks], 2)
+
+
+def softmax_over_the_block(query, key, value, mask=None, *, block_size=256):
+    return by_rows(query, key, value, mask, block_size, lambda scores, seen: shared(scores, seen, "zeros", dim=-2))
+
+
+def one_maximum_a_block(query, key, value, mask=None, *, block_size=256):
+    def weights(scores, seen):
+        powers = (scores - scores.amax((-1, -2), keepdim=True)).exp() * seen
+        return powers / powers.sum(-1, keepdim=True).clamp_min(1e-30)
+
+    return by_rows(query, key, value, mask, block_size, weights)
+
+
+def blind_rows_of_a_block_are_nan(query, key, value, mask=None, *, block_size=256):
+    return by_rows(query, key, value, mask, block_size, lambda scores, seen: shared(scores, seen, "nan"))
+
+
+def first_rows_of_the_mask(query, key, value, mask=None, *, block_size=256):
+    first = seen_in(mask, scored(query, key))
+    return by_rows(
+        query, key, value, mask, block_size, lambda scores, _: shared(scores, first[:, :, : scores.shape[2]], "zeros")
+    )
+
+
+def last_queries_forgotten(query, key, value, mask=None, *, block_size=256):
+    whole = query.shape[2] // block_size * block_size
+    output = by_rows(query, key, value, mask, block_size, lambda scores, seen: shared(scores, seen, "zeros"))
+    return torch.cat([output[:, :, :whole], torch.zeros_like(output[:, :, whole:])], 2)
+
+
+def blocks_look_at_themselves(query, key, value, mask=None, *, block_size=256):
+    scores = scored(query, key)
+    near = torch.arange(query.shape[2])[:, None] // block_size == torch.arange(key.shape[2]) // block_size
+    return shared(scores, seen_in(mask, scores) & near, "zeros") @ value
+
+
+def written_into_a_copy(query, key, value, mask=None, *, block_size=256):
+    return by_rows(query, key, value, mask, block_size, lambda scores, seen: shared(scores, seen, "zeros").detach())
+
+
+def weights_come_too(query, key, value, mask=None, *, block_size=256):
+    weights = shared(scored(query, key), mask, "zeros")
+    return weights @ value, weights
+
+
+BLOCK_ATTEND = [
+    (
+        softmax_over_the_block,
+        (
+            "Whose weights sum to one, a query's or a key's?",
+            "The softmax runs over the queries of the block.",
+            "The last axis, the keys: a block holds whole rows.",
+        ),
+    ),
+    (
+        one_maximum_a_block,
+        (
+            "Make one query a thousand times larger. What happens to the others of its block?",
+            "One maximum is subtracted from all rows of a block, so that rows with lower scores become 0.",
+            "scores.amax(-1, keepdim=True), one maximum a row.",
+        ),
+    ),
+    (
+        blind_rows_of_a_block_are_nan,
+        (
+            "What does a query get that may look nowhere?",
+            "A row of -inf alone is 0 / 0.",
+            "Subtract scores.amax(-1, keepdim=True).clamp_min(lowest) and divide by total.clamp_min(1).",
+        ),
+    ),
+    (
+        first_rows_of_the_mask,
+        (
+            "Mask something for the last query only. Does its output change?",
+            "Every block of queries gets the first rows of the mask.",
+            "mask[..., rows, :], with the slice that cuts the queries.",
+        ),
+    ),
+    (
+        last_queries_forgotten,
+        (
+            "Try five queries in blocks of two.",
+            "n // block_size whole blocks are answered; the rest of the queries is not.",
+            "range(0, n, block_size): the last block may be shorter.",
+        ),
+    ),
+    (
+        blocks_look_at_themselves,
+        (
+            "May a query of the second block see a key of the first?",
+            "Queries and keys are both cut, so that a query sees the keys of its own block only.",
+            "Cut the queries; every block looks at all keys.",
+        ),
+    ),
+    (
+        written_into_a_copy,
+        (
+            "The output is right. Ask for the gradient of the query.",
+            "The weights are cut off from the graph, by detach() or by computing them under no_grad().",
+            "Leave the weights in the graph, or write an autograd.Function with its backward pass.",
+        ),
+    ),
+    (
+        weights_come_too,
+        (
+            "What should come back, and what would keeping the weights cost?",
+            "The n x s weights are what this function is there to avoid; the output alone comes back.",
+            "return output",
+        ),
+    ),
+]
+
+
 MISTAKES: dict[str, list[Mistake]] = {
     "attend": [Mistake(answer, hints) for wrong, hints in ATTEND for answer in in_every_blindness(wrong)],
     "causal_mask": [Mistake(*row) for row in CAUSAL_MASK],
     "softmax": [Mistake(*row) for row in SOFTMAX],
     "padding_mask": [Mistake(*row) for row in PADDING_MASK],
     "block_mask": [Mistake(*row) for row in BLOCK_MASK],
+    "online_attend": [Mistake(*row) for row in ONLINE_ATTEND],
+    "block_attend": [Mistake(*row) for row in BLOCK_ATTEND],
 }
 
 
-def probes(name: str) -> Iterator[tuple[tuple, dict]]:
+def probes(name: str) -> Iterator[Probe]:
     """Arguments on which every two of the mistakes above differ."""
     if name == "attend":
         query, key, value = normal(0, 2, 3, 4, 5), normal(1, 2, 3, 6, 5), normal(2, 2, 3, 6, 5)
@@ -771,3 +1096,24 @@ def probes(name: str) -> Iterator[tuple[tuple, dict]]:
         yield (torch.tensor([2, 5, 0]), 5), {}
     elif name == "block_mask":
         yield (torch.tensor([1, 3, 2]),), {}
+    elif name in ("online_attend", "block_attend"):
+        query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 3, 7, 4), normal(2, 2, 3, 7, 4)
+        mask = normal(3, 2, 3, 5, 7) > 0
+        mask[..., :2, :2] = False  # the first block of keys shows two queries nothing
+        mask[..., 3] = True
+        yield (query, key, value), {"block_size": 2}
+        yield (query, key, value, mask), {"block_size": 2}
+        mask = mask.clone()
+        mask[:, :, 1] = False  # a query that may look nowhere
+        yield (query, key, value, mask), {"block_size": 2}
+        loud = query.clone()
+        loud[:, :, 0] *= 1000
+        yield (loud, key, value), {"block_size": 2}
+        yield (query.abs(), -1000 * key.abs(), value), {"block_size": 2}  # low scores alone
+
+        def gradient(answer):
+            asks = query.clone().requires_grad_()
+            output = answer(asks, key, value, block_size=2)
+            return torch.autograd.grad(output.sum(), asks)
+
+        yield gradient
