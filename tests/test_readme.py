@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = {
     "": ["shapes", "plots", "cli", "demo"],
     "video": ["containers", "timeline", "decode", "sample", "resize", "patches", "augment", "clip", "write"],
-    "layers": ["attention", "kv_cache", "positions", "norms", "feed_forward", "transformer", "patch_embed"],
+    "layers": ["attention", "kv_cache", "positions", "norms", "feed_forward", "transformer"]
+    + ["conv3d", "dynamic_conv", "patch_embed"],
     "models": ["vivit"],
     "data": ["moving_shapes", "batches"],
     "training": ["cross_entropy", "optimizer", "schedule", "finetune", "checkpoint", "metrics"],

@@ -36,7 +36,8 @@ def feedback(verdict: Verdict, bench: Bench, *, hint: int, again: str) -> str:
     if verdict.good:
         return "\n".join([*lines, *(f"  holds   {sentence}" for sentence in verdict.held)])
     if len(verdict.held) > HELD:
-        lines.append(f"  holds   {len(verdict.held) - HELD} laws, and")
+        more = len(verdict.held) - HELD
+        lines.append(f"  holds   {more} law{'s' if more > 1 else ''}, and")
     lines += [f"  holds   {sentence}" for sentence in verdict.held[-HELD:]]
     label = "STOPS  " if isinstance(verdict.error, Stopped) else "BREAKS "
     lines += [f"  {label} {verdict.broken}", "", *reason(verdict, bench)]

@@ -11,7 +11,7 @@ import torch
 
 from minivid.classroom.check import Tail, at_most, check, run
 from minivid.classroom.child import Stopped
-from minivid.layers import attention
+from minivid.layers import attention, conv3d
 
 SCALE_FORGOTTEN = """
 import torch
@@ -186,6 +186,13 @@ def test_a_notebook_shows_the_same_text_each_time():
     assert first == second and first.startswith("attend: not yet") and "Hint 2 of 3" in first
     assert "check(mistaken, 'attend', hint=3)" in first
     assert "  | shape torch.Size([1, 1, 1, 2])" in first
+
+
+def test_a_public_name_is_meant_where_a_module_has_the_same():
+    def one_place(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        return conv3d.conv3d(input, weight, bias, stride, padding, dilation, groups)[..., :1]
+
+    assert told(one_place, "conv3d").startswith("conv3d: not yet")
 
 
 def test_the_name_of_the_answer_says_what_it_answers():
