@@ -274,6 +274,5 @@ def test_ten_minutes_cost_what_one_minute_costs(clip, key_frames, interval):
     work = frames_to_decode(36000, interval) / frames_to_decode(3600, interval)
     report(f"file to frames by length, {key_frames}", measured, "60 s")
     print(f"\nframes between the chosen ones and their key frames: {work:.2f} times as many in 10 min as in 60 s")
-    assert ratio(measured, "10 min", "60 s", "wall") <= 1.3 * work
-    # The medians of memory move by about a tenth from run to run.
-    assert ratio(measured, "10 min", "60 s", "memory") <= 1.2
+    assert ratio(measured, "10 min", "60 s", "wall") <= 1.3
+    assert ratio(measured, "10 min", "60 s", "memory") <= 1.1
