@@ -4,6 +4,7 @@ Rooms are imported inside the commands, because torch alone takes longer to impo
 """
 
 import argparse
+import ast
 import json
 import math
 import os
@@ -67,8 +68,25 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--checkpoint", type=Path, default=Path("runs/demo"), help="a trained model (%(default)s)")
     _add_json(predict)
 
-    shapes = _command(commands, "shapes", _shapes, "show what a video file becomes inside a model, stage by stage")
-    shapes.add_argument("video", metavar="VIDEO", help="a local video file or picture")
+    shapes = _command(
+        commands,
+        "shapes",
+        _shapes,
+        "show the shapes of a video file on its way into a model, of a model's modules, or those a module promises",
+    )
+    shapes.add_argument(
+        "subject", metavar="WHAT", nargs="?", help="a local video file or picture; or a module: layers.attention"
+    )
+    shapes.add_argument("--model", metavar="NAME", help="instead: every module of a model, as in vivit")
+    shapes.add_argument("--batch", type=int, help="with --model: clips in a batch (1)")
+    shapes.add_argument(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="with --model: a number of its configuration; may be given again",
+    )
     _add_clip_settings(shapes)
     shapes.add_argument("--plot", type=Path, metavar="FILE", help="draw the frames, patches and tokens as a PNG")
     _add_json(shapes)
@@ -129,6 +147,21 @@ def pixels(text: str) -> int:
     return number
 
 
+def setting(text: str) -> tuple[str, object]:
+    """Read one field of a configuration: num_frames=16, tubelet_size=(2,16,16), text where it is no Python value.
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no equals sign, or nothing beside it.
+    """
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE, as in num_frames=16")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
 def _demo(options: argparse.Namespace) -> int:
     from minivid.demo import run
 
@@ -152,30 +185,88 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _shapes(options: argparse.Namespace) -> int:
+    if (options.subject is None) == (options.model is None):
+        raise ValueError("give one thing to look at: a video file, a module such as layers.attention, or --model NAME")
+    if options.model is None and (options.set or options.batch is not None):
+        raise ValueError("--set and --batch go with --model NAME")
+    place = _module(options.subject) if options.subject else None
+    if options.model is None and place is None:
+        return _video_shapes(options)
+    if given := [*_given_clip_settings(options), *(["plot"] if options.plot else [])]:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(f"{names}: only for a video file, which {options.model or options.subject} is not")
+    return _model_shapes(options) if options.model else _module_shapes(place, options)
+
+
+def _model_shapes(options: argparse.Namespace) -> int:
+    import torch
+
+    from minivid.models.zoo import build_model
+    from minivid.shapes import trace
+
+    batch = 1 if options.batch is None else options.batch
+    if batch < 1:
+        raise ValueError(f"--batch {batch}: give at least 1")
+    with torch.device("meta"):  # shapes without numbers: nothing is computed, whatever the size
+        model = build_model(options.model, dict(options.set))
+        seen = trace(model, *model.example_inputs(batch))
+    print(json.dumps(seen.as_json()) if options.json else seen)
+    return 0
+
+
+def _module(name: str) -> str | None:
+    """The address of the library's module that a name such as layers.attention means; None if it means none."""
+    parts = name.removeprefix("minivid.").split(".")
+    path = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
+    named = all(part.isidentifier() for part in parts) and not Path(name).exists()
+    return ".".join(["minivid", *parts]) if named and path.is_file() else None
+
+
+def _module_shapes(place: str, options: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from minivid.shapes import contract, contract_text
+
+    promises = contract(import_module(place))
+    if options.json:
+        print(json.dumps([promise._asdict() for promise in promises]))
+    else:
+        print(contract_text(promises))
+    return 0
+
+
+def _given_clip_settings(options: argparse.Namespace) -> dict[str, object]:
+    """The fields of ClipSettings that the command line sets."""
+    from minivid.video.clip import ClipSettings
+
+    given = {field.name: getattr(options, field.name, None) for field in fields(ClipSettings)}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
+
+
+def _video_shapes(options: argparse.Namespace) -> int:
     from minivid.video.clip import ClipSettings, load_pixels, plan_clip, plan_json, plan_table
     from minivid.video.decode import probe
 
-    given = {field.name: getattr(options, field.name, None) for field in fields(ClipSettings)}
-    settings = ClipSettings(**{name: value for name, value in given.items() if value is not None})
+    settings = ClipSettings(**_given_clip_settings(options))
     if options.plot and not options.plot.absolute().parent.is_dir():
         raise ValueError(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
-    info = probe(options.video)
+    info = probe(options.subject)
     try:
         plan = plan_clip(info, settings)
     except ValueError as error:
-        raise ValueError(f"{options.video}: {error}") from error
+        raise ValueError(f"{options.subject}: {error}") from error
     print(json.dumps(plan_json(plan)) if options.json else plan_table(plan))
     if options.plot:
         from minivid.plots import sampled_frames, save_png
 
-        chosen = load_pixels(options.video, settings)
+        chosen = load_pixels(options.subject, settings)
         figure = sampled_frames(
             chosen.pixels,
             chosen.seconds,
             chosen.indices.tolist(),
             patch_size=settings.patch_size,
             spatial_merge_size=settings.spatial_merge_size,
-            title=f"{Path(options.video).name}: {plan.tokens} merged tokens",
+            title=f"{Path(options.subject).name}: {plan.tokens} merged tokens",
         )
         save_png(figure, options.plot)
         if not options.json:

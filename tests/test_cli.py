@@ -61,7 +61,8 @@ def test_an_unknown_command_is_exit_status_2(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["paint"], [], ["shapes"], ["shapes", "a.mp4", "--fps", "fast"], ["shapes", "-a.mp4"]]
+    "arguments",
+    [["paint"], [], ["shapes", "--set", "depth"], ["shapes", "a.mp4", "--fps", "fast"], ["shapes", "-a.mp4"]],
 )
 def test_arguments_that_cannot_be_read_are_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -85,6 +86,61 @@ def test_settings_that_do_not_fit_a_file_are_refused_with_its_name(tmp_path, cap
     assert (
         cli.main(["shapes", str(clip), "--frames", "8", "--repeat-short"]) == 0 and "[8, 3," in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "give one thing to look at"),
+        (["clip.mp4", "--model", "vivit"], "give one thing to look at"),
+        (["layers.attention", "--batch", "2"], "--set and --batch go with --model"),
+        (["layers.attention", "--fps", "2", "--plot", "a.png"], "--fps, --plot: only for a video file"),
+        (["--model", "vivit", "--patch-size", "8"], "--patch-size: only for a video file, which vivit is not"),
+        (["--model", "vivit", "--batch", "0"], "--batch 0: give at least 1"),
+        (["--model", "vibert"], "vibert: there is no such model; there are"),
+        (["--model", "vivit", "--set", "depth=3"], "ViViT has no depth"),
+        (["layers.nothing"], "layers.nothing: cannot be opened"),
+    ],
+)
+def test_shapes_of_nothing_that_is_there_are_refused(arguments, words, capsys):
+    assert cli.main(["shapes", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+
+
+def test_shapes_prints_every_module_of_a_model(capsys):
+    options = ["--set", "num_frames=4", "--set", "tubelet_size=(4,16,16)", "--batch", "5"]
+    assert cli.main(["shapes", "--model", "vivit", *options]) == 0
+    table = capsys.readouterr().out
+    assert "clips b=5 t=4 c=3 h=224 w=224" in table and "b=5 n=196 d=768" in table and "blocks.0 to blocks.11" in table
+    assert cli.main(["shapes", "--model", "vivit", *options, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]
+    assert first["class"] == "ViViT" and first["outputs"] == [{"axes": ["b", "v"], "shape": [5, 2]}]
+
+
+@pytest.mark.parametrize("name", ["layers.attention", "minivid.layers.attention"])
+def test_shapes_prints_what_a_module_promises(name, capsys):
+    assert cli.main(["shapes", name]) == 0
+    text = capsys.readouterr().out
+    assert "attend(query, key, value, mask=None)\n" in text and "  query  Float b heads n k\n" in text
+    assert cli.main(["shapes", name, "--json"]) == 0
+    promises = {promise["name"]: promise for promise in json.loads(capsys.readouterr().out)}
+    assert promises["attend"]["gives"] == ["Float b heads n k", "Float b heads n s"]
+
+
+def test_a_file_of_the_name_of_a_module_is_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").write_bytes(b"no video")
+    assert cli.main(["shapes", "shapes"]) == 2
+    assert "shapes: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("a=3", 3), ("a=(2,4)", (2, 4)), ("a=none", "none"), ("a=None", None), ("a=b=c", "b=c"), ("a=1e-6", 1e-6)],
+)
+def test_a_setting_is_a_name_and_a_python_value_or_text(text, value):
+    assert cli.setting(text) == ("a", value)
 
 
 def test_shapes_prints_the_plan_as_a_table_and_as_json_and_draws_it(tmp_path, capsys):

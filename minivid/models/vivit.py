@@ -163,6 +163,15 @@ class ViViT(nn.Module):
         first = repeat(self.class_token, "1 1 d -> b 1 d", b=len(clips))
         return torch.cat([first, boxes], dim=1) + self.positions  # b 1+n d
 
+    def example_inputs(self, batch: int = 1) -> tuple[Float[Tensor, "b t c h w"]]:
+        """Clips of zeros of the size that `forward` takes.
+
+        Args:
+            batch: how many clips.
+        """
+        c = self.config
+        return (torch.zeros(batch, c.num_frames, c.num_channels, c.image_size, c.image_size),)
+
     @torch.no_grad()
     def attention(self, clips: Float[Tensor, "b t c h w"], *, layer: int = -1) -> Float[Tensor, "b gt gh gw"]:
         """Say where and when the class token looks: its attention to every box in one block, averaged over the heads.
