@@ -97,6 +97,15 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--hint", type=int, choices=(1, 2, 3), default=1, help="how direct the hint may be (%(default)s)"
     )
+    _add_json(check)
+
+    grade = _command(commands, "grade", _grade, "put the laws to every answer in a folder, one Python file a student")
+    grade.add_argument("topic", metavar="NAME", help="what the files define: attend, patchify, ... or a module's name")
+    grade.add_argument("folder", metavar="FOLDER", type=Path, help="holds the answers")
+    grade.add_argument("--jobs", type=int, metavar="N", help="answers checked at a time (one a processor)")
+    form = grade.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="print comma-separated values")
+    form.add_argument("--json", action="store_true", help="print one JSON object an answer, in a list")
     return top
 
 
@@ -277,4 +286,15 @@ def _video_shapes(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from minivid.classroom.check import run
 
-    return run(options.topic, options.file, hint=options.hint)
+    return run(options.topic, options.file, hint=options.hint, as_json=options.json)
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from minivid.classroom.grade import as_csv, grade, table
+
+    rows = grade(options.topic, options.folder, jobs=options.jobs)
+    if options.csv:
+        print(as_csv(rows), end="")
+    else:
+        print(json.dumps(rows) if options.json else table(rows))
+    return 0

@@ -7,6 +7,7 @@ torch side by side.
 
 import contextlib
 import io
+import json
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from minivid.classroom.child import KEPT, Child, Stopped
 from minivid.classroom.prose import terminal_width, tidy
 
 
-def run(name: str, file: str | Path, *, hint: int = 1, seconds: float = 10.0) -> int:
+def run(name: str, file: str | Path, *, hint: int = 1, seconds: float = 10.0, as_json: bool = False) -> int:
     """Check the answers in a file and print what came of it.
 
     Args:
@@ -26,6 +27,7 @@ def run(name: str, file: str | Path, *, hint: int = 1, seconds: float = 10.0) ->
         file: the Python file with the answers.
         hint: which hint of a known mistake is shown, 1 to 3, each more direct than the one before.
         seconds: an endless loop is stopped when this time is over.
+        as_json: put every law of every name, and print one JSON object instead (`report`).
 
     Returns:
         0 if all laws hold, 1 if a law broke, 2 if there is no such name or file.
@@ -44,6 +46,10 @@ def run(name: str, file: str | Path, *, hint: int = 1, seconds: float = 10.0) ->
             f"{path}: a notebook; call check(answer) of minivid.classroom.check inside it, or give a .py file"
         )
     with Child(seconds) as child:
+        if as_json:
+            found = report(subject, names, path, child)
+            print(json.dumps(found))
+            return 0 if found["held"] == found["laws"] else 1
         return put(subject, names, path, child, hint)
 
 
@@ -85,6 +91,53 @@ def put(subject: Subject, names: tuple[str, ...], path: Path, child: Child, hint
                 print(f"\nNot looked at yet: {', '.join(rest)}")
             return 1
     return 0
+
+
+def report(subject: Subject, names: tuple[str, ...], path: Path, child: Child) -> dict:
+    """What came of putting every law of the names to the file's answers, as plain values.
+
+    Returns:
+        `file`; `laws`, how many there are; `held`, how many of them hold; `broken`, the first that does not, and `why`;
+        `mistake`, how the known mistake that the answer behaves like is put right, or None; `names`, the same for each
+        name. Of a name that the file does not define, and of a file that cannot be loaded, no law holds.
+    """
+    from minivid.classroom.feedback import reason, stumble
+    from minivid.classroom.judge import Verdict, judge, load_bench
+    from minivid.classroom.remote import Remote
+
+    bench = load_bench(subject)  # before the answer runs a line
+    remote, trouble, answers, rows = Remote(child), None, {}, {}
+    try:
+        child.ready()
+        defined = remote.load(str(path.resolve()))
+        answers = {name: remote.function(name) for name in names if name in defined}
+    except (Exception, Stopped) as error:
+        trouble = " ".join(stumble(path.name, error, "").split())
+    for name in names:
+        why, mistake, verdict = trouble or f"{path.name} does not define {name}", None, Verdict(name, (), "")
+        if name in answers:
+            with at_most(3 * child.seconds):
+                verdict = judge(name, answers, bench, child.printed, every=True)
+            why = None if verdict.good else " ".join(reason(verdict, bench)[0].split())
+            mistake = verdict.mistake.hints[-1] if verdict.mistake else None
+        laws = len({law.sentence for law in bench.laws[name]})
+        rows[name] = {
+            "laws": laws,
+            "held": len(verdict.held),
+            "broken": verdict.broken or None,
+            "why": why,
+            "mistake": mistake,
+        }
+    first = next((row for row in rows.values() if row["why"]), {"broken": None, "why": None, "mistake": None})
+    sums = {key: sum(row[key] for row in rows.values()) for key in ("laws", "held")}
+    return {
+        "file": path.name,
+        **sums,
+        "broken": first["broken"],
+        "why": first["why"],
+        "mistake": first["mistake"],
+        "names": rows,
+    }
 
 
 def check(answer: Callable, about: str = "", *, hint: int = 1, seconds: float = 10.0) -> None:

@@ -9,7 +9,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -161,7 +161,14 @@ def expanded(test: Callable) -> Iterator[Law]:
         yield Law(sentence, test, {name: value for row in chosen for name, value in row.items()})
 
 
-def judge(name: str, answers: Mapping[str, Callable], bench: Bench, printed: Callable[[], str] = str) -> Verdict:
+def judge(
+    name: str,
+    answers: Mapping[str, Callable],
+    bench: Bench,
+    printed: Callable[[], str] = str,
+    *,
+    every: bool = False,
+) -> Verdict:
     """Put the laws of a name to an answer until one breaks.
 
     Args:
@@ -169,28 +176,33 @@ def judge(name: str, answers: Mapping[str, Callable], bench: Bench, printed: Cal
         answers: the answer's functions and classes by public name.
         bench: what they are judged by.
         printed: gives the end of what the answer has printed so far.
+        every: go on behind the first law that breaks, so that all those that hold are counted.
     """
-    held: list[str] = []
+    held: dict[str, bool] = {}  # a sentence may stand for several laws, and holds if all of them do
+    first: Verdict | None = None
     examples = max(FEWEST_EXAMPLES, ALL_EXAMPLES // len(bench.laws[name]))
     for law in bench.laws[name]:
         implementation = Implementation(answers, bench.library)
-        error = broken_by(law, implementation, examples)
-        if error is not None:
+        error = broken_by(law, implementation, examples, shrinking=0 if first else SHRINKING)
+        held[law.sentence] = error is None and held.get(law.sentence, True)
+        if error is not None and first is None:
             mistake, words = None, printed()
             if bench.museum and not isinstance(error, Stopped | NotImplementedError):
                 with contextlib.suppress(Stopped):
                     mistake = recognise(name, answers[name], bench.museum.MISTAKES, bench.museum.probes)
-            return Verdict(name, tuple(held), law.sentence, error, implementation.last_call, mistake, words)
-        if law.sentence not in held:
-            held.append(law.sentence)
-    return Verdict(name, tuple(held))
+            first = Verdict(name, (), law.sentence, error, implementation.last_call, mistake, words)
+            if not every:
+                break
+    return replace(first or Verdict(name, ()), held=tuple(sentence for sentence, good in held.items() if good))
 
 
 class Enough(BaseException):
     """The law has held for enough inputs, or a smaller input that breaks it was looked for long enough."""
 
 
-def broken_by(law: Law, implementation: Implementation, examples: int = EXAMPLES) -> BaseException | None:
+def broken_by(
+    law: Law, implementation: Implementation, examples: int = EXAMPLES, shrinking: int = SHRINKING
+) -> BaseException | None:
     """What shows that the implementation breaks the law, for the smallest input found; None if the law holds."""
     smallest: BaseException | None = None
     last_call, held, after, enough = None, 0, 0, False
@@ -199,7 +211,7 @@ def broken_by(law: Law, implementation: Implementation, examples: int = EXAMPLES
         @functools.wraps(test)
         def run(*arguments, **keywords):
             nonlocal smallest, last_call, held, after, enough
-            if held >= examples if smallest is None else after >= SHRINKING:
+            if held >= examples if smallest is None else after >= shrinking:
                 enough = True
                 raise Enough
             after += smallest is not None

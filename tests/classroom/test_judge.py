@@ -136,6 +136,17 @@ def test_laws_after_the_one_that_breaks_are_not_put(bench):
     assert not any(isinstance(n, float) for n in asked)
 
 
+def test_every_law_can_be_put_and_those_that_hold_are_counted(bench):
+    def wrong(n):  # not odd as a function, and refuses nothing
+        return 2 * abs(int(n))
+
+    verdict = judge("double", {"double": wrong}, bench, every=True)
+    assert verdict.broken == "A sign goes through."
+    # One of its four ways holds a sentence no more than none does.
+    assert verdict.held == ("The result is even.", "The result is not smaller.")
+    assert judge("double", {"double": bench.library.double}, bench, every=True).good
+
+
 def test_a_law_is_put_on_at_most_so_many_inputs(bench, monkeypatch):
     monkeypatch.setattr(module, "FEWEST_EXAMPLES", 7)
     monkeypatch.setattr(module, "ALL_EXAMPLES", 7)
