@@ -311,7 +311,8 @@ def fitted(shape: str, sizes: tuple[int, ...]) -> tuple[str, ...] | None:
         return None
     if any(token.isdigit() and int(token) != size for token, size in zip(tokens, sizes, strict=True)):
         return None
-    return tuple("" if token.isdigit() or token.startswith("_") else token.lstrip("#?") for token in tokens)
+    # {self.embed_dim} is a number that the signature leaves to the object.
+    return tuple("" if token.isdigit() or token[0] in "_{" else token.lstrip("#?") for token in tokens)
 
 
 # ---- the shapes that a module of the library promises

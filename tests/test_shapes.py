@@ -21,7 +21,7 @@ SHAPE = re.compile(r"\b(?:Float|Float32|Float64|Int|Int64|UInt8|Num|Bool|Shaped)
 def unexplained(code: str) -> set[str]:
     """Axes in the signatures of some code that are neither in the key nor words, numbers or `...`."""
     axes = {part for shape in SHAPE.findall(code) for axis in shape.split() for part in re.split(r"[*#+()-]", axis)}
-    return {axis for axis in axes if axis not in AXES and not re.fullmatch(r"\d*|\.\.\.|_|[a-z_]{3,}", axis)}
+    return {axis for axis in axes if axis not in AXES and not re.fullmatch(r"\d*|\.\.\.|_|\{.*\}|[a-z_]{3,}", axis)}
 
 
 def test_an_axis_letter_has_one_meaning():
@@ -169,6 +169,7 @@ def test_blocks_that_differ_are_shown_apart():
         ("b ... d", (2, 4), ("b", "d")),
         ("... n 1", (5, 3, 1), ("", "n", "")),
         ("... n 1", (5, 3, 2), None),
+        ("n {self.width}", (5, 3), ("n", "")),
         ("#b _ d", (2, 3, 4), ("b", "", "d")),
         ("b ... d", (2,), None),
         ("", (), ()),
