@@ -169,7 +169,7 @@ def block_attend(
     value: Float[Tensor, "b heads s k"],
     mask: Bool[Tensor, "..."] | None = None,
     *,
-    block_size: int = 256,
+    block_size: int = 320,
 ) -> Float[Tensor, "b heads n k"]:
     """The output of `attend`, for one block of queries after another, without ever keeping the n x s weights.
 
@@ -186,7 +186,8 @@ def block_attend(
         key: what each answering token is found by.
         value: what each answering token gives.
         mask: True = may look. Any shape that broadcasts to b heads n s; None = look anywhere.
-        block_size: queries answered at a time; memory beside the result is about block_size x s numbers.
+        block_size: queries answered at a time, at most (the blocks are made equal, because a short last one costs as
+            much as a long one); memory beside the result is about block_size x s numbers.
 
     Returns:
         The output of `attend`. A query that may look nowhere gets zeros.
@@ -201,7 +202,8 @@ def block_attend(
     """
     check_shapes(query, key, mask, value, block_size)
     mask = None if mask is None else mask.expand(*query.shape[:3], key.shape[2])
-    return _Blocks.apply(query, key, value, mask, block_size)[0]
+    blocks = max(1, -(-query.shape[2] // block_size))  # -(-a // b) rounds up
+    return _Blocks.apply(query, key, value, mask, max(1, -(-query.shape[2] // blocks)))[0]
 
 
 # exp(x) = 2^(x log2 e), and torch's exp2 takes a third of the time of its exp: the queries are multiplied by log2(e),
