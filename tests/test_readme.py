@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # The order of the way from a file to an answer.
 ORDER = {
     "": ["shapes", "plots", "cli", "demo"],
-    "video": ["containers", "timeline", "decode", "sample", "resize", "patches", "augment", "clip", "write"],
+    "video": ["containers", "timeline", "ahead", "decode", "sample", "resize", "patches", "augment", "clip", "write"],
     "layers": ["attention", "kv_cache", "positions", "norms", "feed_forward", "transformer"]
     + ["conv3d", "dynamic_conv", "patch_embed"],
     "models": ["vivit"],

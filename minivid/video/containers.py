@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -88,7 +89,7 @@ class VideoFile:
 
     def __init__(self, path: str | bytes | os.PathLike) -> None:
         self.path = path
-        self._file = _open(path)
+        self._file, self._turn = _open(path), threading.Lock()
         try:
             self.size = os.fstat(self._file.fileno()).st_size
             self._head = self._file.read(4096)
@@ -112,7 +113,7 @@ class VideoFile:
         """
         try:
             container = av.open(
-                _Nameless(self._file, self.size),
+                _Nameless(self._file, self.size, self._turn),
                 container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": ""},
                 options={"max_pixels": str(MAX_PIXELS)},
                 metadata_errors="replace",  # tags need not be UTF-8
@@ -292,15 +293,17 @@ class VideoFile:
 class _Nameless:
     """An open file that does not tell its name: FFmpeg can read it, and look for nothing beside it.
 
-    It keeps its own place, so that several containers can read one file.
+    It keeps its own place, so that several containers can read one file, also from several threads: `turn` is the lock
+    that all readers of the file share.
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._size, self._place = file, size, 0
+    def __init__(self, file: BinaryIO, size: int, turn: threading.Lock) -> None:
+        self._file, self._size, self._turn, self._place = file, size, turn, 0
 
     def read(self, count: int) -> bytes:
-        self._file.seek(self._place)
-        data = self._file.read(count)
+        with self._turn:
+            self._file.seek(self._place)
+            data = self._file.read(count)
         self._place += len(data)
         return data
 

@@ -8,10 +8,11 @@ transparent pixels the colour is taken and the transparency dropped.
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import cycle
 
 import av
 import av.error
@@ -22,10 +23,12 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from minivid.video.ahead import made_ahead
 from minivid.video.containers import MAX_PIXELS, VideoError, VideoFile, VideoWarning
 from minivid.video.timeline import (
     FRAME_CONTAINERS,
     Packets,
+    Segment,
     Timeline,
     frame_rate,
     pictures_shown,
@@ -37,6 +40,8 @@ __all__ = ["Frames", "Video", "VideoError", "VideoInfo", "VideoWarning", "open_v
 
 # More threads than this hold more frames in memory than they save time.
 MAX_THREADS = 8
+# So many segments are decoded at a time, each up to so many items (pictures, ends of segments) before they are taken.
+SIDE_BY_SIDE, AHEAD = 2, 3
 # A file of which so many packets fail, and none gives a picture, will not give one any more.
 HOPELESS = 250
 # Where packets claim that pictures are shown in the order of decoding, so many are decoded to see whether it is so.
@@ -259,7 +264,8 @@ class Video:
 
     # Opening
 
-    def _stream(self, container: av.container.InputContainer) -> av.VideoStream:
+    def _stream(self, container: av.container.InputContainer, threads: int | None = None) -> av.VideoStream:
+        """Choose the stream of pictures and set its decoder up; `threads` = None: as many as there are cores."""
         # a picture of an album in a sound file is not a video
         streams = [
             stream
@@ -286,7 +292,7 @@ class Video:
         context = stream.codec_context
         self._file.refuse_enormous(context.width, context.height)
         context.thread_type = "AUTO"
-        context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
+        context.thread_count = threads or _cores()
         # Frames may change their size on the way, but a broken one that claims a hundredfold must not fill the memory.
         context.options = {"max_pixels": str(min(MAX_PIXELS, 16 * max(context.width * context.height, 1 << 17)))}
         return stream
@@ -373,35 +379,54 @@ class Video:
                 yield from ledger.decode(packet)
 
     def _by_time(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
+        segments = self._timeline.segments(wanted)
+        if segments == [Segment(0, tuple(wanted))]:
+            yield from self._from_the_start(wanted, ledger)
+            return
+        count = min(SIDE_BY_SIDE, len(segments))
+        with ExitStack() as threads:
+            # Each decodes every second segment, on its share of the cores: while one fills or empties its decoder, or
+            # reads the file, the others keep the cores busy.
+            lanes = [self._lane(segments[first::count], -(-_cores() // count)) for first in range(count)]
+            ahead = [threads.enter_context(made_ahead(lane, at_most=AHEAD)) for lane in lanes]
+            for segment, lane in zip(segments, cycle(ahead), strict=False):
+                missing = list(segment.frames)
+                for index, picture in iter(lane.__next__, None):
+                    missing.remove(index)
+                    yield index, picture
+                if missing:
+                    # Seeking did not bring all of them. Whether they exist is for a decode from the start to say.
+                    yield from self._from_the_start(missing, ledger)
+
+    def _from_the_start(self, wanted: Sequence[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
         with self._file.container() as container:
-            stream = self._stream(container)
-            for segment in self._timeline.segments(wanted):
-                frames = list(segment.frames)
-                if segment.start == 0:
-                    yield from self._segment(container, stream, 0, frames, ledger)
-                    continue
+            yield from self._segment(container, self._stream(container), Segment(0, tuple(wanted)), ledger)
+
+    def _lane(
+        self, segments: Sequence[Segment], threads: int
+    ) -> Generator[tuple[int, av.VideoFrame] | None, None, None]:
+        """Decode segments; yield the pictures of each up to the first sign of damage, then None."""
+        with self._file.container() as container:
+            stream = self._stream(container, threads)
+            for segment in segments:
                 trial = _Damage()
-                for index, picture in self._segment(container, stream, segment.start, frames, trial):
-                    if trial or index != frames[0]:
+                pictures = self._segment(container, stream, segment, trial)
+                for frame, (index, picture) in zip(segment.frames, pictures, strict=False):
+                    if trial or index != frame:
                         break
-                    yield frames.pop(0), picture
-                if (
-                    frames
-                ):  # Seeking did not bring all of them. Whether they exist is for a decode from the start to say.
-                    with self._file.container() as again:
-                        yield from self._segment(again, self._stream(again), 0, frames, ledger)
+                    yield index, picture
+                yield None
 
     def _segment(
         self,
         container: av.container.InputContainer,
         stream: av.VideoStream,
-        start: int,
-        frames: list[int],
+        segment: Segment,
         ledger: "_Damage",
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode from the packet at place `start` on, until the frames have come."""
-        context = stream.codec_context
-        wanted = {int(self._timeline.ticks[frame]): frame for frame in frames}
+        """Decode from the packet at place `segment.start` on, until its frames have come."""
+        context, start = stream.codec_context, segment.start
+        wanted = {int(self._timeline.ticks[frame]): frame for frame in segment.frames}
         missing = set(wanted)
         # A picture that none is predicted from need not be decoded to get at another one. So sure only in H.264: in VP8
         # and HEVC the flag means less.
@@ -457,6 +482,10 @@ class Video:
             found.append(f"{ledger.patched} are incomplete")
         details = ", ".join(found) or f"all {wanted} frames asked for can be decoded, but others may be missing"
         return self._file.error(kind, f"{cause}: {details}; copy or download it again")
+
+
+def _cores() -> int:
+    return min(os.cpu_count() or 1, MAX_THREADS)
 
 
 class _Damage:

@@ -95,7 +95,7 @@ def unpatchify(
             f"patch_size {patch_size}^2); give the sizes that cut them"
         )
     sizes = {"bh": gh // merge, "bw": gw // merge, "mh": merge, "mw": merge, "py": patch_size, "px": patch_size}
-    return rearrange(patches, f"{ROWS} -> {CLIP}", gt=gt, tau=temporal_patch_size, **sizes)
+    return rearrange(patches, f"{ROWS} -> {CLIP}", tau=temporal_patch_size, **sizes)
 
 
 def grid_of(
@@ -185,10 +185,10 @@ def patch_positions(grid: tuple[int, int, int], *, spatial_merge_size: int = 2) 
     """
     check_merge(grid, spatial_merge_size)
     places = torch.cartesian_prod(*(torch.arange(size) for size in grid))
-    gt, gh, gw = grid
+    _, gh, gw = grid
     merge = spatial_merge_size
     order = "(gt bh mh bw mw) place -> (gt bh bw mh mw) place"
-    return rearrange(places, order, gt=gt, bh=gh // merge, mh=merge, bw=gw // merge, mw=merge)
+    return rearrange(places, order, bh=gh // merge, mh=merge, bw=gw // merge, mw=merge)
 
 
 def write_patches(
@@ -212,8 +212,8 @@ def write_patches(
         ShapeError: if the frames are not of a size that gives these rows.
     """
     tau, c, h, w = pixels.shape
-    grid = grid_of(tau, h, w, patch_size=patch_size, temporal_patch_size=tau, spatial_merge_size=spatial_merge_size)
-    wanted = grid.gh * grid.gw, c * tau * patch_size**2
+    _, gh, gw = grid_of(tau, h, w, patch_size=patch_size, spatial_merge_size=spatial_merge_size)
+    wanted = gh * gw, c * tau * patch_size**2
     if tuple(rows.shape) != wanted or not rows.is_contiguous():
         raise ShapeError(
             f"rows: n={rows.shape[0]}, d={rows.shape[1]}; these frames need {wanted[0]} x {wanted[1]}, contiguous"

@@ -2,7 +2,9 @@
 
 import os
 import struct
+import threading
 import warnings
+from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 
@@ -12,6 +14,8 @@ import pytest
 import torch
 from clips import box, decode_all, make, patched, pictures, remux
 
+from minivid.video import decode as library
+from minivid.video.containers import VideoFile
 from minivid.video.decode import (
     VideoError,
     VideoInfo,
@@ -125,6 +129,82 @@ def test_seeking_decodes_less(clip, monkeypatch):
         decoded.clear()
         assert [index for index, _, _ in video.frames([125])] == [125]
     assert len(decoded) < 15
+
+
+# Segments beside each other
+
+
+def told(path, wanted, **settings) -> tuple[list, list[str]]:
+    """The frames that come, then the error if there is one; and the warnings."""
+    came = []
+    with warnings.catch_warnings(record=True) as said, open_video(path) as video:
+        warnings.simplefilter("always")
+        try:
+            came.extend((index, second, pixels.tobytes()) for index, second, pixels in video.frames(wanted, **settings))
+        except VideoError as error:
+            came.append(str(error))
+    return came, [str(warning.message) for warning in said]
+
+
+@pytest.mark.parametrize("wanted", [[35, 77, 120], [3, 5, 35, 36, 60, 61, 77, 90, 91, 92, 119, 129]])
+@pytest.mark.parametrize("strict", [False, True])
+def test_segments_side_by_side_tell_what_one_at_a_time_tells(tmp_path, monkeypatch, wanted, strict):
+    path = make(tmp_path / "a.mp4", 130, options={"g": "30"})
+    pixels, _ = decode_all(path)
+    data = bytearray(path.read_bytes())
+    start, end = box(bytes(data), b"mdat")
+    for place in range((start + end) // 2, (start + end) // 2 + 400):
+        data[place] ^= 0x55
+    (tmp_path / "bad.mp4").write_bytes(data)
+    heard = {}
+    for count in (1, 2, 3):
+        monkeypatch.setattr(library, "SIDE_BY_SIDE", count)
+        heard[count] = [told(path, wanted, strict=strict), told(tmp_path / "bad.mp4", wanted, strict=strict)]
+    assert heard[1] == heard[2] == heard[3]
+    (whole, silence), (damaged, warned) = heard[1]
+    assert [(index, frame) for index, _, frame in whole] == [(index, pixels[index].tobytes()) for index in wanted]
+    assert silence == []
+    assert "is damaged" in (damaged[-1] if strict else warned[0])
+
+
+def test_leaving_early_stops_the_threads_and_closes_the_containers(clip, monkeypatch):
+    opened, closed, threads = [], [], threading.enumerate()
+    container = VideoFile.container
+
+    @contextmanager
+    def watched(file):
+        with container(file) as made:
+            opened.append(made)
+            try:
+                yield made
+            finally:
+                closed.append(made)
+
+    path, _, _ = clip("key_frame_every_12")
+    with open_video(path) as video:
+        monkeypatch.setattr(VideoFile, "container", watched)
+        frames = video.frames([30, 60, 90, 120])
+        assert [next(frames)[0], next(frames)[0]] == [30, 60]  # one from each thread
+        assert len(opened) == 2 and len(threading.enumerate()) == len(threads) + 2
+        frames.close()
+        assert len(closed) == len(opened) == 2 and threading.enumerate() == threads
+
+
+def test_an_error_in_a_segment_comes_out_behind_the_frames_before_it(clip, monkeypatch):
+    path, _, _ = clip("key_frame_every_40")
+    segment = library.Video._segment
+
+    def fails(self, container, stream, wanted, ledger):
+        if wanted.frames == (90,):
+            raise MemoryError("no room for frame 90")
+        return segment(self, container, stream, wanted, ledger)
+
+    monkeypatch.setattr(library.Video, "_segment", fails)
+    threads, came = threading.enumerate(), []
+    with open_video(path) as video, pytest.raises(MemoryError, match="no room for frame 90"):
+        came.extend(index for index, _, _ in video.frames([10, 50, 90, 125]))
+    assert came == [10, 50]
+    assert threading.enumerate() == threads
 
 
 def test_frames_cut_away_by_an_edit_list_do_not_count(tmp_path):

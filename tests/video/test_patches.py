@@ -217,6 +217,22 @@ def test_worked_example_has_10800_tokens():
     grid = library.grid_of(30, 640, 1152)
     assert grid == (15, 40, 72)
     assert library.token_count(grid) == 10800
+    assert type(library.token_count(grid)) is int
+
+
+def test_sizes_that_are_not_given_are_the_same_everywhere():
+    place = torch.stack(torch.meshgrid(*(torch.arange(n) for n in (3, 64, 96)), indexing="ij"), dim=1).float()
+    rows, grid = library.patchify(place)
+    sizes = {"patch_size": 16, "temporal_patch_size": 2, "spatial_merge_size": 2}
+    assert torch.equal(rows, library.patchify(place, **sizes)[0])
+    assert grid == library.grid_of(3, 64, 96) == (2, 4, 6)
+    corner = rows.unflatten(1, (3, 2, 16, 16))[:, :, 0, 0, 0]
+    assert torch.equal(library.patch_positions(grid).float(), corner / torch.tensor([2, 16, 16]))
+    assert library.token_count(grid) == 12
+    assert torch.equal(library.unpatchify(rows, grid), torch.cat([place, place[-1:]]))
+    written = torch.empty(24, 1536)
+    library.write_patches(place[:2].byte(), written)
+    assert torch.equal(written, library.patchify(normalize(place[:2].byte()))[0])
 
 
 def test_clips_stand_alone_under_vmap_and_grad():
@@ -258,7 +274,7 @@ def test_unpatchify_error_names_the_axis_and_the_sizes(shape, grid, message):
 
 @pytest.mark.parametrize("count", [library.token_count, library.patch_positions])
 def test_half_a_block_is_no_token(count):
-    with pytest.raises(ShapeError, match="gh=5 is not a multiple of spatial_merge_size=3"):
+    with pytest.raises(ShapeError, match="grid: gh=5 is not a multiple of spatial_merge_size=3; give a grid of whole"):
         count((1, 5, 6), spatial_merge_size=3)
 
 
