@@ -14,12 +14,12 @@ ROOT = Path(__file__).parent.parent
 ORDER = {
     "": ["shapes", "plots", "cli", "demo"],
     "video": ["containers", "timeline", "ahead", "decode", "sample", "resize", "patches", "augment", "clip", "write"],
-    "layers": ["attention", "kv_cache", "positions", "norms", "feed_forward", "transformer"]
-    + ["conv3d", "dynamic_conv", "patch_embed"],
-    "models": ["vivit"],
+    "layers": ["attention", "kv_cache", "positions", "norms", "feed_forward", "transformer", "cross_attention"]
+    + ["conv3d", "dynamic_conv", "lstm", "patch_embed"],
+    "models": ["vivit", "zoo"],
     "data": ["moving_shapes", "batches"],
     "training": ["cross_entropy", "optimizer", "schedule", "finetune", "checkpoint", "metrics"],
-    "classroom": ["check", "judge", "catalogue", "evidence", "museum", "feedback", "prose"]
+    "classroom": ["check", "grade", "judge", "catalogue", "evidence", "museum", "feedback", "prose"]
     + ["child", "sandbox", "remote", "wire", "pipe"],
 }
 
