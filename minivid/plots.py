@@ -371,6 +371,43 @@ def sampled_frames(
     return figure
 
 
+def words_on_frames(
+    pixels: Num[Tensor, "t c h w"],
+    weights: Float[Tensor, "n t"],
+    words: Sequence[str],
+    *,
+    title: str,
+    label: str = "weight",
+) -> Figure:
+    """Draw which word goes with which frame: a row for each word, and above each column its frame.
+
+    Args:
+        pixels: the clip.
+        weights: one number for each word and frame.
+        words: the words, from the top.
+        title: the finding, with the shape.
+        label: what the numbers are.
+    """
+    count, _, height, width = pixels.shape
+    figure = Picture(figsize=(min(11.0, 0.75 * count + 2.2), 1.7 + 0.32 * len(words)), dpi=DOTS_PER_INCH)
+    figure.set_layout_engine("constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [1, 0.4 * len(words)]})
+    strip = np.concatenate([_picture(frame) for frame in pixels], axis=1)
+    side = height / width
+    top.imshow(strip, extent=(-0.5, count - 0.5, side, 0), aspect="auto")
+    top.vlines(np.arange(0.5, count - 1), 0, side, color="white", linewidth=1.5)
+    top.set_ylabel("frame", fontsize=8)
+    _bare(top)
+    image = bottom.imshow(weights.detach().cpu().numpy(), cmap="cividis", vmin=0, aspect="auto")
+    bottom.tick_params(axis="x", labelbottom=True, bottom=True)
+    bottom.set_xticks(range(count))
+    bottom.set_yticks(range(len(words)), words, fontsize=8)
+    bottom.set(xlabel="frame number", ylabel="word")
+    figure.colorbar(image, ax=bottom, label=label)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
 def _cycle(count: int) -> list[str]:
     """As many line colours as asked for, repeating the palette when it runs out."""
     return [OKABE_ITO[i % len(OKABE_ITO)] for i in range(count)]

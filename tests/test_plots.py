@@ -90,3 +90,14 @@ def test_a_notebook_shows_a_figure_without_a_window_system():
     buffer = io.BytesIO()
     plots.save_png(figure, buffer)
     assert figure._repr_png_() == buffer.getvalue() != b""
+
+
+def test_words_on_frames_draws_a_row_for_each_word_below_its_frames():
+    weights = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
+    figure = plots.words_on_frames(torch.zeros(3, 3, 4, 6, dtype=torch.uint8), weights, ["red", "last"], title="t")
+    top, bottom = figure.axes[:2]
+    assert top.images[0].get_array().shape == (4, 18, 3)
+    assert torch.equal(torch.as_tensor(bottom.images[0].get_array()), weights)
+    assert [text.get_text() for text in bottom.get_yticklabels()] == ["red", "last"]
+    assert (bottom.get_xlabel(), bottom.get_ylabel(), figure.get_suptitle()) == ("frame number", "word", "t")
+    assert top.get_xlim() == bottom.get_xlim() == (-0.5, 2.5)

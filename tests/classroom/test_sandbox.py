@@ -88,6 +88,19 @@ def test_an_exception_here_carries_its_line():
     assert caught.value.place.text == 'raise ValueError("no")'
 
 
+def test_a_class_written_in_a_notebook_is_located_by_its_methods():
+    class Answer:
+        __module__ = "__main__"  # where a notebook's cells run: its classes have no file
+        size = 3
+
+        def __init__(self):
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no") as caught:
+        located(Answer)()
+    assert caught.value.place.text == 'raise ValueError("no")'
+
+
 def test_sys_exit_here_is_an_exception_like_others():
     def answer():
         raise SystemExit(0)
