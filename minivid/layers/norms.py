@@ -1,12 +1,19 @@
 """Normalisation: every token is brought to one scale before a layer reads it."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from minivid.shapes import ShapeError
+
+# Numbers that block_layer_norm works on at a time: 0.5 MiB in float32, so that a block and what is made of it stay in
+# the cache of a processor core.
+BLOCK = 2**17
 
 
 def layer_norm(
@@ -42,6 +49,184 @@ def layer_norm(
     return normal.to(x.dtype)
 
 
+def layer_norm_gradient(
+    grad: Float[Tensor, "..."],
+    x: Float[Tensor, "..."],
+    weight: Float[Tensor, "..."],
+    *,
+    axes: int = 1,
+    eps: float = 1e-5,
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """What autograd finds for layer_norm, as formulas: how a loss changes with x, with the scale and with the shift.
+
+    With z = (x - mean) / deviation, deviation = sqrt(variance + eps), and g for grad:
+
+        d x      = (g weight - mean(g weight) - z mean(g weight z)) / deviation
+        d weight = sum over tokens of g z
+        d bias   = sum over tokens of g
+
+    The means run over the numbers of a token. The first two terms say that no gradient is left that would move all
+    numbers of a token alike, the third that none is left that would stretch them.
+
+    Args:
+        grad: how the loss changes with the result of layer_norm; of the shape of x.
+        x, weight, axes, eps: as in `layer_norm`.
+
+    Returns:
+        d x, of the shape of x, and d weight and d bias, of a token's shape.
+    """
+    last = tuple(range(-axes, 0))
+    centred = x - x.mean(last, keepdim=True)
+    inverse = (centred.square().mean(last, keepdim=True) + eps).rsqrt()
+    z, scaled = centred * inverse, grad * weight
+    slope = (scaled * z).mean(last, keepdim=True)
+    d_x = (scaled - scaled.mean(last, keepdim=True) - z * slope) * inverse
+    token = x.shape[x.ndim - axes :]
+    return d_x, (grad * z).reshape(-1, *token).sum(0), grad.reshape(-1, *token).sum(0)
+
+
+def block_layer_norm(
+    x: Float[Tensor, "..."],
+    weight: Float[Tensor, "..."] | None = None,
+    bias: Float[Tensor, "..."] | None = None,
+    *,
+    axes: int = 1,
+    eps: float = 1e-5,
+) -> Float[Tensor, "..."]:
+    """The numbers of layer_norm and its gradient, some tokens at a time: the same in a fraction of the time.
+
+    Autograd keeps the result of every step for the way back, each a new tensor of the size of x. Here a block of tokens
+    goes through all steps while it lies in the processor's cache, only mean and 1 / deviation are kept, two numbers a
+    token, and the way back is that of `layer_norm_gradient`.
+
+    Args:
+        x, weight, bias, axes, eps: as in `layer_norm`.
+
+    Source: Ba, Kiros and Hinton 2016, equations 3 and 4 (arXiv:1607.06450).
+    """
+    if torch.compiler.is_compiling():  # a compiler joins the steps by itself
+        return layer_norm(x, weight, bias, axes=axes, eps=eps)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    token = x.shape[x.ndim - axes :]
+    weight = x.new_ones(token) if weight is None else weight
+    bias = x.new_zeros(token) if bias is None else bias
+    return _Blocks.apply(x.to(wide), weight.to(wide), bias.to(wide), axes, eps)[0].to(x.dtype)
+
+
+class _Blocks(torch.autograd.Function):
+    """block_layer_norm as one step of autograd; it gives y, mean and 1 / deviation."""
+
+    @staticmethod
+    def forward(x, weight, bias, axes, eps):
+        rows = _rows(x, axes)
+        d = rows.shape[1]
+        weight, bias, result = weight.flatten(), bias.flatten(), torch.empty_like(rows)
+        means, inverses = rows.new_empty(2, len(rows), 1)
+        for numbers, y, mean, inverse in _blocks(rows, result, means, inverses):
+            torch.mean(numbers, 1, keepdim=True, out=mean)
+            torch.sub(numbers, mean, out=y)
+            torch.linalg.vector_norm(y, dim=1, keepdim=True, out=inverse)
+            inverse.square_().div_(d).add_(eps).rsqrt_()
+            y.mul_(inverse).mul_(weight).add_(bias)
+        return result.view(x.shape), means, inverses
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, ctx.axes, ctx.eps = inputs
+        _, means, inverses = output
+        ctx.mark_non_differentiable(means, inverses)
+        ctx.save_for_backward(x, weight, means, inverses)
+        ctx.save_for_forward(x, weight, bias)
+
+    @staticmethod
+    def jvp(ctx, *changes):
+        return _change(partial(layer_norm, axes=ctx.axes, eps=ctx.eps), ctx.saved_tensors, changes), None, None
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        return *_BlocksGradient.apply(grad, *ctx.saved_tensors, ctx.axes, ctx.eps), None, None
+
+    @staticmethod
+    def vmap(info, in_dims, x, weight, bias, axes, eps):
+        def plain(x, weight, bias):
+            rows = _rows(x, axes)
+            inverses = (rows.var(1, correction=0, keepdim=True) + eps).rsqrt()
+            return layer_norm(x, weight, bias, axes=axes, eps=eps), rows.mean(1, keepdim=True), inverses
+
+        return torch.func.vmap(plain, in_dims[:3])(x, weight, bias), (0, 0, 0)
+
+
+class _BlocksGradient(torch.autograd.Function):
+    """The way back; its own gradient, and what is mapped over an axis, is computed by layer_norm_gradient."""
+
+    @staticmethod
+    def forward(grad, x, weight, means, inverses, axes, eps):
+        rows = _rows(x, axes)
+        result, d = torch.empty_like(rows), rows.shape[1]
+        (d_weight, d_bias), weight = rows.new_zeros(2, d), weight.flatten()
+        normal, ones, share = rows.new_empty(_block_size(d), d), rows.new_ones(_block_size(d)), weight / d
+        # Sums are products with a vector of ones, the fastest way; under autocast they would be taken in bfloat16.
+        with torch.autocast(x.device.type, enabled=False):
+            for g, numbers, dx, mean, inverse in _blocks(_rows(grad, axes), rows, result, means, inverses):
+                n, one = normal[: len(g)], ones[: len(g)]
+                torch.sub(numbers, mean, out=n).mul_(inverse)
+                torch.mul(g, n, out=dx)
+                d_weight.addmv_(dx.T, one)
+                d_bias.addmv_(g.T, one)
+                slope, level = (dx @ share)[:, None], (g @ share)[:, None]
+                torch.mul(g, weight, out=dx)
+                dx.sub_(level).sub_(n.mul_(slope)).mul_(inverse)
+        token = x.shape[x.ndim - axes :]
+        return result.view(x.shape), d_weight.view(token), d_bias.view(token)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad, x, weight, _, _, ctx.axes, ctx.eps = inputs
+        ctx.save_for_backward(grad, x, weight)
+        ctx.save_for_forward(grad, x, weight)
+
+    @staticmethod
+    def jvp(ctx, *changes):
+        return _change(partial(layer_norm_gradient, axes=ctx.axes, eps=ctx.eps), ctx.saved_tensors, changes)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        plain = partial(layer_norm_gradient, axes=ctx.axes, eps=ctx.eps)
+        _, pull = torch.func.vjp(plain, *ctx.saved_tensors)
+        return *pull(grads), None, None, None, None
+
+    @staticmethod
+    def vmap(info, in_dims, grad, x, weight, means, inverses, axes, eps):
+        plain = partial(layer_norm_gradient, axes=axes, eps=eps)
+        return torch.func.vmap(plain, in_dims[:3])(grad, x, weight), (0, 0, 0)
+
+
+def _change(function: Callable, tensors: Sequence[Tensor], changes: Sequence[Tensor | None]) -> object:
+    """How the result changes with the tensors, for forward-mode differentiation.
+
+    The way back is linear in what is sent back, so its own way back is the way forward.
+    """
+    changes = [torch.zeros_like(t) if c is None else c for t, c in zip(tensors, changes, strict=False)]
+    y, pull = torch.func.vjp(function, *tensors)
+    start = torch.zeros_like(y) if isinstance(y, Tensor) else tuple(map(torch.zeros_like, y))
+    _, push = torch.func.vjp(pull, start)
+    return push(tuple(changes))[0]
+
+
+def _rows(x: Tensor, axes: int) -> Tensor:
+    """One token a row."""
+    return x.reshape(-1, math.prod(x.shape[x.ndim - axes :]))
+
+
+def _block_size(d: int) -> int:
+    return max(1, BLOCK // d)
+
+
+def _blocks(rows: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Some tokens at a time, of each tensor."""
+    return zip(*(tensor.split(_block_size(rows.shape[1])) for tensor in (rows, *others)), strict=True)
+
+
 def rms_norm(
     x: Float[Tensor, "..."],
     weight: Float[Tensor, "..."] | None = None,
@@ -70,13 +255,14 @@ def rms_norm(
 
 
 class LayerNorm(nn.Module):
-    """layer_norm with its learned scale and shift; the twin of torch.nn.LayerNorm.
+    """layer_norm with its learned scale and shift, computed by block_layer_norm; the twin of torch.nn.LayerNorm.
 
     Args:
         normalized_shape: the last axes of the input, as d or (h, w).
         eps: as in layer_norm.
         elementwise_affine: whether scale (`weight`) and shift (`bias`) are learned.
         bias: False = a scale without a shift.
+        device, dtype: of the parameters.
 
     Source: Ba, Kiros and Hinton 2016, section 3 (arXiv:1607.06450).
     """
@@ -87,12 +273,24 @@ class LayerNorm(nn.Module):
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.normalized_shape = _as_tuple(normalized_shape)
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(self.normalized_shape)) if elementwise_affine else None
-        self.bias = nn.Parameter(torch.zeros(self.normalized_shape)) if elementwise_affine and bias else None
+        self.elementwise_affine = elementwise_affine
+        empty = torch.empty(self.normalized_shape, device=device, dtype=dtype)
+        self.weight = nn.Parameter(empty) if elementwise_affine else None
+        self.bias = nn.Parameter(empty.clone()) if elementwise_affine and bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start anew: scale 1, shift 0."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Normalise every token.
@@ -104,11 +302,11 @@ class LayerNorm(nn.Module):
             ShapeError: if the last axes are others.
         """
         _check(x, self.normalized_shape)
-        return layer_norm(x, self.weight, self.bias, axes=len(self.normalized_shape), eps=self.eps)
+        return block_layer_norm(x, self.weight, self.bias, axes=len(self.normalized_shape), eps=self.eps)
 
     def extra_repr(self) -> str:
         """The numbers of the constructor."""
-        return f"{self.normalized_shape}, eps={self.eps}"
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
 class RMSNorm(nn.Module):
@@ -118,6 +316,7 @@ class RMSNorm(nn.Module):
         normalized_shape: the last axes of the input, as d or (h, w).
         eps: as in rms_norm; None = the distance from 1 to the next number of the type it is computed in.
         elementwise_affine: whether the scale (`weight`) is learned.
+        device, dtype: of the parameter.
 
     Source: Zhang and Sennrich 2019, equation 4 (arXiv:1910.07467).
     """
@@ -127,11 +326,21 @@ class RMSNorm(nn.Module):
         normalized_shape: int | Sequence[int],
         eps: float | None = None,
         elementwise_affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.normalized_shape = _as_tuple(normalized_shape)
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(self.normalized_shape)) if elementwise_affine else None
+        self.elementwise_affine = elementwise_affine
+        empty = torch.empty(self.normalized_shape, device=device, dtype=dtype)
+        self.weight = nn.Parameter(empty) if elementwise_affine else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start anew: scale 1."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Normalise every token.
@@ -148,11 +357,11 @@ class RMSNorm(nn.Module):
 
     def extra_repr(self) -> str:
         """The numbers of the constructor."""
-        return f"{self.normalized_shape}, eps={self.eps}"
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
 def _as_tuple(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    return (normalized_shape,) if isinstance(normalized_shape, Integral) else tuple(normalized_shape)
 
 
 def _check(x: Tensor, normalized_shape: tuple[int, ...]) -> None:

@@ -50,6 +50,32 @@ def test_silu_is_the_number_times_its_sigmoid(impl, x):
     agree(impl.silu(x), want, "the result differs from x / (1 + exp(-x))", axes="n", x=x)
 
 
+@pytest.mark.law("FeedForward")
+@given(small, small, small, seeds)
+def test_feed_forward_is_two_linear_layers_with_gelu_between(impl, n, d, f, seed):
+    """down_proj(gelu(up_proj(x))), each a matrix and a bias."""
+    x, up, down = normal(seed, n, d), normal(seed + 1, f, d), normal(seed + 2, d, f)
+    b_up, b_down = normal(seed + 3, f), normal(seed + 4, d)
+    module = impl.FeedForward(d, f)
+    module.load_state_dict(
+        {"up_proj.weight": up, "up_proj.bias": b_up, "down_proj.weight": down, "down_proj.bias": b_down}
+    )
+    want = F.gelu(x @ up.T + b_up) @ down.T + b_down
+    agree(module(x), want, "not down_proj(gelu(up_proj(x)))", axes="n d", atol=1e-4, x=x, up=up, down=down)
+
+
+@pytest.mark.law("SwiGLU")
+@given(small, small, small, seeds)
+def test_swiglu_opens_a_gate_for_every_hidden_number(impl, n, d, f, seed):
+    """down_proj(silu(gate_proj(x)) * up_proj(x)), each a matrix without a bias."""
+    x, gate, up, down = (normal(seed + i, *shape) for i, shape in enumerate([(n, d), (f, d), (f, d), (d, f)]))
+    module = impl.SwiGLU(d, f)
+    module.load_state_dict({"gate_proj.weight": gate, "up_proj.weight": up, "down_proj.weight": down})
+    want = (F.silu(x @ gate.T) * (x @ up.T)) @ down.T
+    claim = "not down_proj(silu(gate_proj(x)) * up_proj(x))"
+    agree(module(x), want, claim, axes="n d", atol=1e-4, x=x, gate=gate, up=up, down=down)
+
+
 # ---- beside torch
 
 

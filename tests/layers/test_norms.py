@@ -7,8 +7,16 @@ from hypothesis import strategies as st
 from strategies import normal, seeds, small
 from torch import nn
 
-from minivid.classroom.evidence import agree
-from minivid.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
+from minivid.classroom.evidence import agree, holds
+from minivid.layers.norms import (
+    BLOCK,
+    LayerNorm,
+    RMSNorm,
+    block_layer_norm,
+    layer_norm,
+    layer_norm_gradient,
+    rms_norm,
+)
 from minivid.shapes import ShapeError
 
 SHAPES = [(5,), (3, 5)]
@@ -56,6 +64,82 @@ def test_layer_norm_equals_torch(impl, n, d, seed, eps):
     agree(impl.layer_norm(x, weight, bias, eps=eps), want, "the result differs", axes="n d", atol=1e-4, x=x, eps=eps)
 
 
+@pytest.mark.law("layer_norm")
+@given(small, small, small, seeds)
+def test_layer_norm_takes_tokens_with_several_axes(impl, n, h, w, seed):
+    """With axes=2, a token is a picture h w: one mean and one variance over both axes."""
+    x, weight, bias = normal(seed, n, h, w), normal(seed + 1, h, w), normal(seed + 2, h, w)
+    want = nn.functional.layer_norm(x, (h, w), weight, bias)
+    got = impl.layer_norm(x, weight, bias, axes=2)
+    agree(got, want, "the result differs", axes="n h w", atol=1e-4, x=x, axes_=2)
+
+
+@st.composite
+def gradients(draw):
+    """The gradient of y, tokens x n d, and their scale."""
+    n, d, seed = draw(st.tuples(small, st.integers(2, 5), seeds))
+    return (
+        normal(seed, n, d, dtype=torch.float64),
+        normal(seed + 1, n, d, dtype=torch.float64),
+        1 + normal(seed + 2, d, dtype=torch.float64),
+    )
+
+
+@pytest.mark.law("layer_norm_gradient")
+@given(gradients(), st.sampled_from([1e-5, 0.1]))
+def test_layer_norm_gradient_is_what_autograd_finds(impl, case, eps):
+    """The three formulas give what autograd gets from layer_norm, step by step."""
+    grad, x, weight = case
+    inputs = [tensor.clone().requires_grad_() for tensor in (x, weight, torch.zeros_like(weight))]
+    want = torch.autograd.grad(layer_norm(*inputs, eps=eps), inputs, grad)
+    got = impl.layer_norm_gradient(grad, x, weight, eps=eps)
+    holds(isinstance(got, tuple) and len(got) == 3, "the result is not d x, d weight, d bias", grad=grad, x=x)
+    for name, one, other in zip(("x", "weight", "bias"), got, want, strict=True):
+        axes = "n d" if name == "x" else "d"
+        claim = f"the gradient of {name} differs"
+        agree(one, other, claim, axes=axes, atol=1e-8, rtol=1e-6, grad=grad, x=x, weight=weight, eps=eps)
+
+
+@pytest.mark.law("layer_norm_gradient")
+@given(gradients())
+def test_layer_norm_gradient_moves_no_token_as_a_whole(impl, case):
+    """The numbers of a token in d x sum to zero: moving all of them alike changes no result."""
+    d_x, _, _ = impl.layer_norm_gradient(*case)
+    want = torch.zeros(len(d_x), dtype=torch.float64)
+    agree(d_x.sum(-1), want, "d x would move a whole token", axes="n", atol=1e-8, grad=case[0], x=case[1])
+
+
+@st.composite
+def block_cases(draw):
+    """Tokens, scale and shift or None, and eps."""
+    n, d, seed = draw(st.tuples(small, small, seeds))
+    weight, bias = (normal(seed + i, d) if draw(st.booleans()) else None for i in (1, 2))
+    return normal(seed, n, d), weight, bias, draw(st.sampled_from([1e-5, 0.1]))
+
+
+@pytest.mark.law("block_layer_norm")
+@given(block_cases())
+def test_block_layer_norm_equals_layer_norm(impl, case):
+    """In blocks of tokens: the same numbers."""
+    x, weight, bias, eps = case
+    got, want = impl.block_layer_norm(x, weight, bias, eps=eps), layer_norm(x, weight, bias, eps=eps)
+    agree(got, want, "the result differs from layer_norm", axes="n d", atol=1e-4, x=x, weight=weight, bias=bias)
+
+
+@pytest.mark.law("block_layer_norm")
+@given(block_cases())
+def test_block_layer_norm_has_the_gradients_of_layer_norm(impl, case):
+    """With the gradient written out: the same gradients of x, scale and shift."""
+    x, weight, bias, eps = case
+    found = []
+    for function in (impl.block_layer_norm, layer_norm):
+        inputs = [None if tensor is None else tensor.double().requires_grad_() for tensor in (x, weight, bias)]
+        y = function(*inputs, eps=eps)
+        found.append(torch.autograd.grad(y, [i for i in inputs if i is not None], x.double() + 1.0))
+    for got, want in zip(*found, strict=True):
+        agree(got, want, "a gradient differs", atol=1e-6, x=x, weight=weight, bias=bias)
+
+
 @pytest.mark.law("rms_norm")
 @given(small, small, seeds)
 def test_rms_norm_gives_mean_square_1(impl, n, d, seed):
@@ -83,6 +167,133 @@ def test_rms_norm_equals_torch(impl, n, d, seed, eps):
     x, weight = normal(seed, n, d), normal(seed + 1, d)
     want = nn.functional.rms_norm(x, (d,), weight, eps)
     agree(impl.rms_norm(x, weight, eps=eps), want, "the result differs", axes="n d", x=x, eps=eps)
+
+
+@pytest.mark.law("rms_norm")
+@given(small, small, small, seeds)
+def test_rms_norm_takes_tokens_with_several_axes(impl, n, h, w, seed):
+    """With axes=2, a token is a picture h w: one mean square over both axes."""
+    x, weight = normal(seed, n, h, w), normal(seed + 1, h, w)
+    want = nn.functional.rms_norm(x, (h, w), weight, 1e-6)
+    agree(impl.rms_norm(x, weight, axes=2), want, "the result differs", axes="n h w", x=x, axes_=2)
+
+
+# ---- many blocks, and what autograd may be asked
+
+
+@pytest.mark.parametrize("n", [1, BLOCK // 512 - 1, BLOCK // 512, BLOCK // 512 + 1, 2 * BLOCK // 512 + 3])
+def test_block_layer_norm_is_layer_norm_at_every_edge_of_a_block(n):
+    grad, x = normal(0, n, 512, dtype=torch.float64), normal(1, n, 512, dtype=torch.float64)
+    found = []
+    for function in (block_layer_norm, layer_norm):
+        inputs = [tensor.clone().requires_grad_() for tensor in (x, normal(2, 512).double(), normal(3, 512).double())]
+        y = function(*inputs)
+        found.append([y, *torch.autograd.grad(y, inputs, grad)])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
+
+
+def test_a_token_longer_than_a_block_is_a_block_of_its_own():
+    x = normal(0, 2, BLOCK + 3).requires_grad_()
+    y = block_layer_norm(x)
+    torch.testing.assert_close(y, layer_norm(x), atol=1e-5, rtol=0)
+    got, want = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (block_layer_norm, layer_norm))
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+
+
+def test_block_layer_norm_takes_no_tokens_and_tokens_that_do_not_lie_in_order():
+    x = torch.zeros(0, 5, requires_grad=True)
+    weight = torch.ones(5, requires_grad=True)
+    y = block_layer_norm(x, weight)
+    assert y.shape == (0, 5)
+    y.sum().backward()
+    assert x.grad.shape == (0, 5) and torch.equal(weight.grad, torch.zeros(5))
+    x = normal(0, 5, 3, 2).requires_grad_()
+    turned = x.permute(2, 1, 0)
+    torch.testing.assert_close(block_layer_norm(turned), layer_norm(turned), atol=1e-5, rtol=0)
+    got, want = (torch.autograd.grad(f(turned).pow(3).sum(), x)[0] for f in (block_layer_norm, layer_norm))
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_block_layer_norm_has_exact_gradients_of_every_order():
+    inputs = [
+        normal(i, *shape, dtype=torch.float64).requires_grad_() for i, shape in enumerate([(2, 3, 5), (3, 5), (3, 5)])
+    ]
+
+    def call(x, weight, bias):
+        return block_layer_norm(x, weight, bias, axes=2, eps=0.01)
+
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own, at the first jvp
+def test_block_layer_norm_differentiates_forwards_and_twice():
+    inputs = [normal(i, *shape, dtype=torch.float64) for i, shape in enumerate([(2, 5), (5,), (5,)])]
+    changes = tuple(normal(i + 3, *x.shape, dtype=torch.float64) for i, x in enumerate(inputs))
+    got, want = (torch.func.jvp(f, tuple(inputs), changes)[1] for f in (block_layer_norm, layer_norm))
+    torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
+    for argument in range(3):
+
+        def change(x, function, argument=argument):
+            return function(*inputs[:argument], x, *inputs[argument + 1 :]).pow(3).sum()
+
+        got, want = (
+            torch.func.hessian(lambda x, f=f: change(x, f))(inputs[argument]) for f in (block_layer_norm, layer_norm)
+        )
+        torch.testing.assert_close(got, want, atol=1e-8, rtol=1e-8)
+
+
+def test_a_single_token_has_exact_gradients_of_every_order():
+    inputs = [normal(i, 5, dtype=torch.float64).requires_grad_() for i in range(3)]
+    assert torch.autograd.gradcheck(block_layer_norm, inputs)
+    assert torch.autograd.gradgradcheck(block_layer_norm, inputs)
+
+
+def test_layer_norm_gradient_takes_tokens_with_several_axes():
+    grad, x, weight = (
+        normal(i, *shape, dtype=torch.float64) for i, shape in enumerate([(2, 7, 3, 5), (2, 7, 3, 5), (3, 5)])
+    )
+    inputs = [x.requires_grad_(), weight.requires_grad_(), torch.zeros(3, 5, dtype=torch.float64, requires_grad=True)]
+    want = torch.autograd.grad(layer_norm(*inputs, axes=2), inputs, grad)
+    for got, one in zip(layer_norm_gradient(grad, x, weight, axes=2), want, strict=True):
+        torch.testing.assert_close(got, one, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("mapped", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)])
+def test_block_layer_norm_maps_over_any_of_its_tensors(mapped):
+    shapes = [(2, 3, 5), (3, 5), (3, 5)]
+    inputs = [normal(i, *((4, *s) if m == 0 else s)) for i, (s, m) in enumerate(zip(shapes, mapped, strict=True))]
+    results = []
+    for function in (block_layer_norm, layer_norm):
+
+        def loss(x, weight, bias, function=function):
+            return function(x, weight, bias, axes=2, eps=0.01).pow(3).sum()
+
+        results.append(
+            [
+                torch.func.vmap(lambda *t, function=function: function(*t, axes=2, eps=0.01), mapped)(*inputs),
+                *torch.func.vmap(torch.func.grad(loss, (0, 1, 2)), mapped)(*inputs),
+            ]
+        )
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_block_layer_norm_keeps_two_numbers_a_token_for_the_way_back():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        block_layer_norm(torch.ones(7, 5, requires_grad=True), torch.ones(5), torch.ones(5))
+    assert sorted(kept) == [5, 7, 7, 35]  # weight, mean, 1 / deviation, and x
+
+
+def test_sums_are_not_taken_in_half_precision_under_autocast():
+    x, weight = normal(0, 300, 7).requires_grad_(), normal(1, 7).requires_grad_()
+    want = torch.autograd.grad(layer_norm(x, weight).square().sum(), (x, weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.autograd.grad(block_layer_norm(x, weight).square().sum(), (x, weight))
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
 # ---- the modules beside torch's
@@ -181,8 +392,45 @@ def test_norms_compile(module):
 
 @pytest.mark.parametrize("module", [LayerNorm((3, 5)), RMSNorm((3, 5))])
 def test_norms_name_the_axes_that_do_not_fit(module):
-    with pytest.raises(ShapeError, match=r"x: shape \(2, 5, 3\), expected the last axes to be \(3, 5\)"):
+    with pytest.raises(ShapeError, match=r"^x: shape \(2, 5, 3\), expected the last axes to be \(3, 5\)$"):
         module(torch.zeros(2, 5, 3))
+
+
+def test_norms_take_device_and_dtype_and_say_what_they_are():
+    for ours, theirs in ((LayerNorm, nn.LayerNorm), (RMSNorm, nn.RMSNorm)):
+        module = ours((3, 5), device="meta", dtype=torch.bfloat16)
+        assert {(p.device.type, p.dtype) for p in module.parameters()} == {("meta", torch.bfloat16)}
+        for options in ({}, {"eps": 0.1}, {"elementwise_affine": False}):
+            assert repr(ours((3, 5), **options)).startswith(
+                repr(theirs((3, 5), **options)).split(", bias")[0].rstrip(")")
+            )
+            assert ours(5, **options).eps == theirs(5, **options).eps
+    assert repr(LayerNorm(5)) == "LayerNorm((5,), eps=1e-05, elementwise_affine=True)"
+    assert repr(RMSNorm([5], 0.1, False)) == "RMSNorm((5,), eps=0.1, elementwise_affine=False)"
+
+
+def test_norms_begin_as_the_identity_on_normal_tokens_and_again_when_reset():
+    for module in (LayerNorm(5), RMSNorm(5), LayerNorm(5, bias=False), LayerNorm(5, elementwise_affine=False)):
+        for parameter in module.parameters():
+            parameter.data.fill_(3.0)
+        module.reset_parameters()
+        assert {name: set(p.tolist()) for name, p in module.named_parameters()} == {
+            name: {1.0} if name == "weight" else {0.0} for name, _ in module.named_parameters()
+        }
+    assert LayerNorm(5, bias=False).bias is None and LayerNorm(5, elementwise_affine=False).bias is None
+    assert RMSNorm(5, elementwise_affine=False).weight is None
+
+
+def test_the_default_eps_of_the_functions():
+    x = normal(0, 3, 5) * 1e-3
+    assert torch.equal(layer_norm(x), layer_norm(x, eps=1e-5)) and not torch.equal(
+        layer_norm(x), layer_norm(x, eps=2e-5)
+    )
+    assert torch.equal(block_layer_norm(x), block_layer_norm(x, eps=1e-5))
+    assert torch.equal(rms_norm(x), rms_norm(x, eps=1e-6)) and not torch.equal(rms_norm(x), rms_norm(x, eps=2e-6))
+    one = torch.ones(5)
+    for got, want in zip(layer_norm_gradient(x, x, one), layer_norm_gradient(x, x, one, axes=1, eps=1e-5), strict=True):
+        assert torch.equal(got, want)
 
 
 def test_an_option_that_is_not_taken_is_refused_by_name():
