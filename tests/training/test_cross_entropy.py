@@ -1,5 +1,7 @@
 """Cross-entropy beside torch's over every option, its gradient, and its stability."""
 
+import functools
+import importlib
 import itertools
 import math
 
@@ -10,13 +12,14 @@ from hypothesis import strategies as st
 from strategies import normal, seeds, small, whole
 from torch.nn import functional as F
 
-from minivid.classroom.evidence import agree
+from minivid.classroom.evidence import agree, holds
 from minivid.shapes import ShapeError
 from minivid.training.cross_entropy import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
     log_sum_exp,
+    plain_cross_entropy,
 )
 
 
@@ -168,18 +171,179 @@ def test_binary_cross_entropy_with_logits_is_that_of_the_sigmoid(impl, pairs):
 def test_log_sum_exp_is_the_logarithm_of_the_sum_of_powers(impl, x, shift):
     """log sum exp(x), also where exp(x) overflows: a shift of x shifts the result."""
     want = torch.tensor([math.log(sum(math.exp(v) for v in row)) for row in x.tolist()])
-    got = impl.log_sum_exp(x + 1000.0 * shift)
-    agree(got, want + 1000.0 * shift, "the result differs", axes="n", atol=1e-3, x=x, shift=shift)
+    apart = 1000.0 * shift * torch.tensor([1.0, -1.0])  # one row up, the other down
+    got = impl.log_sum_exp(x + apart.unsqueeze(1))
+    agree(got, want + apart, "the result differs", axes="n", atol=1e-3, x=x, shift=shift)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets(), st.sampled_from([0.0, 0.5]))
+def test_cross_entropy_is_never_negative_and_does_not_see_a_shift(impl, case, smoothing):
+    """No answer earns anything, and the same number added to every logit of an answer changes nothing."""
+    logits, targets = case
+    shown = dict(logits=logits, targets=targets, label_smoothing=smoothing)
+    losses = impl.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+    holds(bool((losses >= -1e-6).all()), "a loss is negative", **shown)
+    shift = torch.arange(1.0, len(logits) + 1).unsqueeze(1)
+    got = impl.cross_entropy(logits + shift, targets, label_smoothing=smoothing, reduction="none")
+    agree(got, losses, "a shift of the logits changes the loss", axes="b", **shown)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets(), st.sampled_from([0.0, 0.5]))
+def test_cross_entropy_has_a_gradient_that_sums_to_zero_and_spares_what_is_ignored(impl, case, smoothing):
+    """What one class's logit is pushed up, the others' are pushed down; an ignored answer pushes nothing."""
+    logits, targets = case
+    rows, labels = torch.cat([logits, logits[:1]]), torch.cat([targets, torch.tensor([-100])])
+    x = rows.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(impl.cross_entropy(x, labels, label_smoothing=smoothing), x)
+    shown = dict(logits=rows, targets=labels, label_smoothing=smoothing)
+    agree(gradient.sum(1), torch.zeros(len(rows)), "the gradient does not sum to 0", axes="b", **shown)
+    agree(gradient[-1], torch.zeros(rows.shape[1]), "an ignored answer has a gradient", axes="v", **shown)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets(), st.data())
+def test_cross_entropy_takes_a_weight_of_two_for_the_answer_twice(impl, case, data):
+    """An answer whose class has weight 2 counts as if it stood there twice."""
+    logits, targets = case
+    weight = data.draw(whole(logits.shape[1], low=1, high=3))
+    times = weight[targets].long()
+    want = impl.cross_entropy(logits.repeat_interleave(times, 0), targets.repeat_interleave(times))
+    got = impl.cross_entropy(logits, targets, weight=weight)
+    agree(got, want, "a weight is not so many answers", logits=logits, targets=targets, weight=weight)
+
+
+@pytest.mark.law("cross_entropy")
+@given(whole(2, 3, 2), whole(2, 2, low=0, high=2, dtype=torch.int64))
+def test_cross_entropy_has_its_classes_on_the_second_axis(impl, logits, targets):
+    """Logits b v n with targets b n are b times n answers."""
+    got = impl.cross_entropy(logits, targets, reduction="none")
+    want = F.cross_entropy(logits, targets, reduction="none")
+    agree(got, want, "the losses differ", axes="b n", logits=logits, targets=targets)
+
+
+@pytest.mark.law("cross_entropy")
+@given(logits_targets(), st.data(), st.sampled_from([0.0, 0.5]))
+def test_cross_entropy_takes_probabilities_as_targets(impl, case, data, smoothing):
+    """Where the right answer is a mixture, the loss is the mixture of the losses."""
+    logits, _ = case
+    parts = data.draw(whole(*logits.shape, low=0, high=3)) + torch.tensor([1.0] + [0.0] * (logits.shape[1] - 1))
+    targets = parts / parts.sum(1, keepdim=True)
+    want = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    got = impl.cross_entropy(logits, targets, label_smoothing=smoothing)
+    agree(got, want, "the loss differs", logits=logits, targets=targets, label_smoothing=smoothing)
+
+
+@pytest.mark.law("plain_cross_entropy")
+@given(
+    logits_targets(),
+    st.sampled_from([-100, 0, 1]),
+    st.sampled_from([0.0, 0.25]),
+    st.booleans(),
+    st.sampled_from(["sum", "none", "mean"]),
+)
+def test_plain_cross_entropy_equals_cross_entropy(impl, case, ignore_index, smoothing, weighted, reduction):
+    """The formula as it reads gives what the blocks with the written-out gradient give, gradient included."""
+    logits, targets = case
+    weight = torch.arange(1.0, logits.shape[1] + 1) if weighted else None
+    options = dict(ignore_index=ignore_index, label_smoothing=smoothing, weight=weight, reduction=reduction)
+    results = []
+    for function in (impl.plain_cross_entropy, cross_entropy):
+        x = logits.clone().requires_grad_()
+        loss = function(x, targets, **options)
+        (gradient,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
+        results.append((loss.detach(), gradient))
+    if reduction == "mean" and (targets == ignore_index).all():
+        return  # 0 / 0: what its gradient is, nobody needs
+    shown = dict(logits=logits, targets=targets, **options)
+    agree(results[0][0], results[1][0], "the loss differs", axes="b" if reduction == "none" else "", **shown)
+    agree(results[0][1], results[1][1], "the gradient differs", axes="b v", **shown)
+
+
+@pytest.mark.law("binary_cross_entropy")
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(1, 3)), min_size=1, max_size=4))
+def test_binary_cross_entropy_takes_parts_of_a_yes_and_weights(impl, rows):
+    """With a target between 0 and 1 both terms count; weights multiply; "mean" divides by the number of answers."""
+    p, t, weight = (torch.tensor([float(row[i]) for row in rows]) / (4, 4, 1)[i] for i in range(3))
+    shown = dict(probabilities=p, targets=t, weight=weight)
+    for reduction in ("none", "sum", "mean"):
+        want = F.binary_cross_entropy(p, t, weight=weight, reduction=reduction)
+        got = impl.binary_cross_entropy(p, t, weight=weight, reduction=reduction)
+        agree(got, want, f"the loss differs for {reduction}", **shown)
+
+
+@pytest.mark.law("binary_cross_entropy_with_logits")
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2), st.integers(1, 3)), min_size=1, max_size=4))
+def test_binary_cross_entropy_with_logits_takes_both_weights(impl, rows):
+    """pos_weight multiplies the term of "yes", weight the whole; "mean" divides by the number of answers."""
+    x, t, weight = (torch.tensor([float(row[i]) for row in rows]) / (1, 2, 1)[i] for i in range(3))
+    for options in ({"pos_weight": weight}, {"weight": weight}, {"weight": weight, "reduction": "sum"}):
+        want = F.binary_cross_entropy_with_logits(x, t, **options)
+        got = impl.binary_cross_entropy_with_logits(x, t, **options)
+        agree(got, want, "the loss differs", logits=x, targets=t, **options)
+    each = impl.binary_cross_entropy_with_logits(x, t, reduction="none")
+    want = F.binary_cross_entropy_with_logits(x, t, reduction="none")
+    agree(each, want, "the single losses differ", axes="n", logits=x, targets=t)
+
+
+@pytest.mark.law("log_sum_exp")
+@given(whole(2, 3, 4), st.sampled_from([0, 1, 2, -1]))
+def test_log_sum_exp_has_the_gradient_softmax(impl, x, dim):
+    """Along any axis; its slope is the share of each power in the sum."""
+    leaf = x.clone().requires_grad_()
+    got = impl.log_sum_exp(leaf, dim)
+    agree(got.detach(), torch.logsumexp(x, dim), "the result differs", x=x, dim=dim)
+    (gradient,) = torch.autograd.grad(got.sum(), leaf)
+    agree(gradient, x.softmax(dim), "the gradient is not softmax", x=x, dim=dim)
 
 
 # ---- beside torch, every option with every other
+
+BLOCKS = importlib.import_module("minivid.training.cross_entropy")
+
+
+@pytest.fixture(params=[2**17, 1])
+def blocks(request, monkeypatch):
+    """All rows in one block, and each row in one of its own (7 rows of 5 in blocks of 3: see its own test)."""
+    monkeypatch.setattr(BLOCKS, "BLOCK", request.param)
+
+
+@pytest.mark.parametrize("function", [cross_entropy, plain_cross_entropy])
+@pytest.mark.parametrize("targets", ["classes", "probabilities"])
+def test_blocks_of_any_size_give_the_same(function, targets, monkeypatch):
+    logits, answers = normal(0, 7, 5, dtype=torch.float64), torch.arange(7) % 5
+    if targets == "probabilities":
+        answers = normal(1, 7, 5, dtype=torch.float64).softmax(1)
+    results = []
+    for block in (1, 15, 10**6):
+        monkeypatch.setattr(BLOCKS, "BLOCK", block)
+        x = logits.clone().requires_grad_()
+        loss = function(x, answers, label_smoothing=0.1)
+        results.append([loss.detach(), *torch.autograd.grad(loss, x)])
+    for loss, gradient in results:
+        torch.testing.assert_close(loss, results[0][0], atol=1e-14, rtol=0)
+        torch.testing.assert_close(gradient, results[0][1], atol=1e-14, rtol=0)
+
+
+def test_blocks_hold_half_a_mebibyte():
+    assert BLOCKS.BLOCK * 4 == 2**19
+    assert [BLOCKS._rows(torch.empty(0, v, device="meta")) for v in (1, 400, 32768, 2**17, 2**18)] == [
+        2**17,
+        327,
+        4,
+        1,
+        1,
+    ]
+
 
 LAYOUTS = [((5,), ()), ((7, 5), (7,)), ((2, 5, 3), (2, 3)), ((2, 5, 3, 4), (2, 3, 4))]
 
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize(("shape", "answers"), LAYOUTS)
-def test_cross_entropy_equals_torch_with_every_option(shape, answers, dtype, atol):
+@pytest.mark.parametrize("ours", [cross_entropy, plain_cross_entropy])
+def test_cross_entropy_equals_torch_with_every_option(ours, shape, answers, dtype, atol, blocks):
     targets = torch.randint(0, 5, answers, generator=torch.Generator().manual_seed(0))
     some = torch.where(normal(1, *answers) > 0.5, -1, targets) if answers else targets
     options = itertools.product(
@@ -191,12 +355,33 @@ def test_cross_entropy_equals_torch_with_every_option(shape, answers, dtype, ato
     for (labels, ignore_index), label_smoothing, weight, reduction in options:
         keywords = dict(ignore_index=ignore_index, label_smoothing=label_smoothing, weight=weight, reduction=reduction)
         results = []
-        for function in (cross_entropy, F.cross_entropy):
+        for function in (ours, F.cross_entropy):
             logits = (3.0 * normal(2, *shape, dtype=dtype)).requires_grad_()
             loss = function(logits, labels, **keywords)
             results.append([loss, *torch.autograd.grad(loss, logits, normal(3, *loss.shape, dtype=dtype))])
         for got, want in zip(*results, strict=True):
             torch.testing.assert_close(got, want, atol=atol, rtol=atol, msg=lambda m, k=keywords: f"{k}\n{m}")
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(("shape", "answers"), LAYOUTS)
+def test_probabilities_as_targets_equal_torch_with_every_option(shape, answers, dtype, atol):
+    options = itertools.product(
+        [0.0, 0.1, 1.0],
+        [None, torch.tensor([0.5, 2.0, 1.0, 0.25, 3.0], dtype=dtype)],
+        ["mean", "sum", "none"],
+    )
+    for label_smoothing, weight, reduction in options:
+        results = []
+        for function in (cross_entropy, F.cross_entropy):
+            logits = (3.0 * normal(2, *shape, dtype=dtype)).requires_grad_()
+            targets = normal(4, *shape, dtype=dtype).abs().requires_grad_()
+            loss = function(logits, targets, label_smoothing=label_smoothing, weight=weight, reduction=reduction)
+            assert loss.shape == (answers if reduction == "none" else ())
+            ways = normal(3, *loss.shape, dtype=dtype)
+            results.append([loss, *torch.autograd.grad(loss, (logits, targets), ways)])
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got, want, atol=atol, rtol=atol)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -256,8 +441,62 @@ def test_half_precision_logits_are_computed_in_float32(dtype):
 
 def test_cross_entropy_maps_over_an_axis():
     logits, targets = normal(0, 3, 7, 5), torch.arange(21).view(3, 7) % 5
-    got = torch.func.vmap(cross_entropy)(logits, targets)
-    torch.testing.assert_close(got, torch.stack([cross_entropy(x, y) for x, y in zip(logits, targets, strict=True)]))
+    want = torch.stack([cross_entropy(x, y) for x, y in zip(logits, targets, strict=True)])
+    torch.testing.assert_close(torch.func.vmap(cross_entropy)(logits, targets), want)
+    smooth = functools.partial(cross_entropy, label_smoothing=0.1, weight=torch.arange(1.0, 6.0))
+    got = torch.func.vmap(smooth, in_dims=(None, 0))(logits[0], targets)
+    torch.testing.assert_close(got, torch.stack([smooth(logits[0], y) for y in targets]))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_one_gradient_an_answer_by_mapping_over_a_gradient(label_smoothing):
+    logits, targets = normal(0, 7, 5), torch.arange(7) % 5
+    slope = torch.func.grad(functools.partial(cross_entropy, label_smoothing=label_smoothing))
+    got = torch.func.vmap(slope)(logits, targets)
+    answer = (1 - label_smoothing) * F.one_hot(targets, 5) + label_smoothing / 5
+    torch.testing.assert_close(got, logits.softmax(1) - answer)
+    got = torch.func.vmap(slope, in_dims=(None, 0))(logits[0], targets)
+    torch.testing.assert_close(got, logits[0].softmax(0) - answer)
+
+
+def test_a_gradient_by_the_formula_is_that_of_finite_differences():
+    logits, targets, small = normal(0, 3, 5, dtype=torch.float64), torch.tensor([4, 0, 2]), 1e-6
+    x = logits.clone().requires_grad_()
+    (got,) = torch.autograd.grad(cross_entropy(x, targets), x)
+    for i, j in itertools.product(range(3), range(5)):
+        ahead, behind = logits.clone(), logits.clone()
+        ahead[i, j] += small
+        behind[i, j] -= small
+        slope = (cross_entropy(ahead, targets) - cross_entropy(behind, targets)) / (2 * small)
+        assert got[i, j].item() == pytest.approx(slope.item(), abs=1e-9)
+
+
+def test_autocast_leaves_the_loss_in_float32():
+    model, clips = torch.nn.Linear(7, 5), normal(0, 3, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(clips)
+        loss = cross_entropy(logits, torch.tensor([1, 2, 4]), label_smoothing=0.1)
+        loss.backward()
+    assert (logits.dtype, loss.dtype) == (torch.bfloat16, torch.float32)
+    want = F.cross_entropy(logits.detach().float(), torch.tensor([1, 2, 4]), label_smoothing=0.1)
+    torch.testing.assert_close(loss.detach(), want)
+    assert model.weight.grad.isfinite().all()
+
+
+def test_no_answer_at_all_costs_nothing_in_the_sum():
+    logits = torch.zeros(0, 5, requires_grad=True)
+    loss = cross_entropy(logits, torch.zeros(0, dtype=torch.int64), reduction="sum")
+    assert loss.item() == 0.0
+    assert torch.autograd.grad(loss, logits)[0].shape == (0, 5)
+
+
+def test_the_arguments_stay_as_they_are():
+    logits, targets, weight = normal(0, 3, 5), torch.tensor([4, -100, 0]), torch.ones(5)
+    given = [x.clone() for x in (logits, targets, weight)]
+    x = logits.requires_grad_()
+    cross_entropy(x, targets, weight=weight, label_smoothing=0.1).backward()
+    for now, then in zip((logits.detach(), targets, weight), given, strict=True):
+        assert torch.equal(now, then)
 
 
 @pytest.mark.compile
@@ -316,7 +555,31 @@ def test_log_sum_exp_passes_gradcheck_along_any_axis():
 @pytest.mark.parametrize(
     ("logits", "targets", "keywords", "error", "message"),
     [
-        ((7, 5), torch.zeros(7, 5), {}, TypeError, "torch.float32, expected class numbers"),
+        (
+            (7, 5),
+            torch.zeros(7, 4),
+            {},
+            ShapeError,
+            r"^targets: torch.float32 of shape \(7, 4\) are probabilities, expected the shape of logits, \(7, 5\); "
+            "class numbers are int64$",
+        ),
+        ((), torch.zeros(()), {}, ShapeError, r"^targets: torch.float32 of shape \(\) are prob.*, \(\); class"),
+        ((), torch.zeros((), dtype=torch.int64), {}, ShapeError, r"^targets: shape \(\), expected \(\): that"),
+        (
+            (7, 5),
+            torch.zeros(7, 5),
+            {"ignore_index": 0},
+            ValueError,
+            "^ignore_index is 0, but the targets are probabilities; leave it out$",
+        ),
+        (
+            (2, 5),
+            torch.tensor([1, 2], dtype=torch.int32),
+            {},
+            TypeError,
+            r"^targets: torch.int32, expected class numbers \(int64\) or probabilities \(float\)$",
+        ),
+        ((2, 5), torch.tensor([1, 2]), {"label_smoothing": -0.1}, ValueError, "^label_smoothing is -0.1, expected 0"),
         ((2, 5, 3), torch.zeros(2, 5).long(), {}, ShapeError, r"shape \(2, 5\), expected \(2, 3\): .* \(2, 5, 3\)"),
         ((7, 5), torch.zeros(6).long(), {}, ShapeError, r"shape \(6,\), expected \(7,\)"),
         ((2, 5), torch.tensor([1, 5]), {}, ValueError, "from 1 to 5, expected classes 0 to 4"),
@@ -327,9 +590,21 @@ def test_log_sum_exp_passes_gradcheck_along_any_axis():
         ((2, 5), torch.tensor([1, 2]), {"size_average": True}, TypeError, "size_average"),
     ],
 )
-def test_cross_entropy_names_what_does_not_fit(logits, targets, keywords, error, message):
+@pytest.mark.parametrize("function", [cross_entropy, plain_cross_entropy])
+def test_cross_entropy_names_what_does_not_fit(function, logits, targets, keywords, error, message):
     with pytest.raises(error, match=message):
-        cross_entropy(torch.zeros(logits), targets, **keywords)
+        function(torch.zeros(logits), targets, **keywords)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_logits_and_targets_in_the_wrong_order_are_named():
+    with pytest.raises(TypeError, match="^logits: torch.int64, expected a float type; the first argument is what the"):
+        cross_entropy(torch.tensor([1, 2]), torch.zeros(2, 5))
+
+
+def test_an_error_that_is_not_about_classes_is_passed_on():
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        cross_entropy(torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64, device="meta"))
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,4 +1,4 @@
-"""SGD and AdamW beside torch's: the same weights after every step, and state dicts that can be exchanged."""
+"""SGD, Adam and AdamW beside torch's: the same weights after every step, and state dicts that can be exchanged."""
 
 import copy
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import normal, seeds
+from strategies import normal, whole
 from torch import nn
 
-from minivid.training.optimizer import SGD, AdamW, decay_groups
+from minivid.classroom.evidence import agree, holds
+from minivid.training.optimizer import SGD, Adam, AdamW, _runs, adam_step, adamw_step, decay_groups
 
 SGD_OPTIONS = [
     {},
@@ -18,6 +19,20 @@ SGD_OPTIONS = [
     {"momentum": 0.5, "dampening": 0.3},
     {"weight_decay": 0.1},
     {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True, "lr": 0.05},
+    {"momentum": 0.5, "weight_decay": 0.1, "maximize": True},
+    {"momentum": 0.9, "weight_decay": 0.1, "dampening": 0.5, "foreach": False},
+    {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True, "foreach": False, "maximize": True},
+    {"foreach": False},
+    {"momentum": 0.9, "foreach": True},
+]
+ADAM_OPTIONS = [
+    {},
+    {"lr": 0.1, "weight_decay": 0.5},
+    {"amsgrad": True, "weight_decay": 0.1},
+    {"maximize": True, "weight_decay": 0.1},
+    {"foreach": False, "weight_decay": 0.1},
+    {"foreach": False, "weight_decay": 0.1, "amsgrad": True, "maximize": True},
+    {"decoupled_weight_decay": True, "weight_decay": 0.5},
 ]
 ADAMW_OPTIONS = [
     {},
@@ -25,8 +40,14 @@ ADAMW_OPTIONS = [
     {"betas": (0.5, 0.6), "eps": 0.1},
     {"weight_decay": 0.0},
     {"betas": (0.0, 0.0)},
+    {"amsgrad": True, "betas": (0.5, 0.6), "lr": 0.1},
+    {"maximize": True, "weight_decay": 0.5},
+    {"foreach": False, "lr": 0.1, "weight_decay": 0.5},
+    {"foreach": False, "lr": 0.1, "amsgrad": True, "maximize": True, "weight_decay": 0.5, "betas": (0.5, 0.6)},
+    {"foreach": True},
 ]
 TWINS = [(SGD, torch.optim.SGD, options) for options in SGD_OPTIONS]
+TWINS += [(Adam, torch.optim.Adam, options) for options in ADAM_OPTIONS]
 TWINS += [(AdamW, torch.optim.AdamW, options) for options in ADAMW_OPTIONS]
 
 
@@ -40,6 +61,202 @@ def give_gradients(parameters: list[nn.Parameter], step: int) -> None:
     for i, parameter in enumerate(parameters):
         gradient = normal(100 * step + i, *parameter.shape, dtype=parameter.dtype) + 0.5 * parameter.detach()
         parameter.grad = None if i == 1 and step % 3 == 1 else gradient
+
+
+@st.composite
+def moments(draw, n: int = 3):
+    """A weight, a gradient, and averages of gradients and of their squares, as they are after some steps."""
+    weight, gradient, mean = (draw(whole(n, low=-3, high=3)) for _ in range(3))
+    return weight, gradient, mean, draw(whole(n, low=1, high=4))
+
+
+# ---- laws
+
+
+@pytest.mark.law("sgd_step")
+@given(whole(3), whole(3), st.sampled_from([0.1, 0.5]))
+def test_sgd_step_goes_downhill_by_lr_times_the_gradient(impl, weight, gradient, lr):
+    """Without momentum and decay, w becomes w - lr gradient."""
+    got = impl.sgd_step(weight, gradient, None, lr=lr)[0]
+    agree(got, weight - lr * gradient, "the new weight differs", axes="n", weight=weight, gradient=gradient, lr=lr)
+
+
+@pytest.mark.law("sgd_step")
+@given(st.lists(whole(2), min_size=1, max_size=4), st.sampled_from([0.0, 0.5]), st.booleans())
+def test_sgd_step_remembers_the_steps_before(impl, gradients, dampening, nesterov):
+    """v = momentum v + (1 - dampening) gradient, the first v being the gradient itself; nesterov looks ahead."""
+    options = dict(lr=0.5, momentum=0.5, dampening=0.0 if nesterov else dampening, nesterov=nesterov)
+    ours, velocity, theirs = torch.ones(2), None, nn.Parameter(torch.ones(2))
+    twin = torch.optim.SGD([theirs], **options)
+    for step, gradient in enumerate(gradients, 1):
+        ours, velocity = impl.sgd_step(ours, gradient, velocity, **options)
+        theirs.grad = gradient.clone()
+        twin.step()
+        shown = dict(gradients=torch.stack(gradients[:step]), **options)
+        agree(ours, theirs.detach(), f"the weight after step {step} differs", axes="n", **shown)
+        agree(velocity, twin.state[theirs]["momentum_buffer"], f"v after step {step} differs", axes="n", **shown)
+
+
+@pytest.mark.law("sgd_step")
+@given(whole(3), whole(3), whole(3), st.sampled_from([0.25, 0.5]))
+def test_sgd_step_decays_through_the_gradient(impl, weight, gradient, velocity, weight_decay):
+    """weight_decay w is added to the gradient before all else."""
+    options = dict(lr=0.5, momentum=0.5)
+    got = impl.sgd_step(weight, gradient, velocity, weight_decay=weight_decay, **options)
+    want = impl.sgd_step(weight, gradient + weight_decay * weight, velocity, **options)
+    shown = dict(weight=weight, gradient=gradient, velocity=velocity, weight_decay=weight_decay)
+    agree(got[0], want[0], "the new weight differs", axes="n", **shown)
+    agree(got[1], want[1], "the new v differs", axes="n", **shown)
+
+
+@pytest.mark.law("adam_step")
+@given(moments(), st.integers(1, 5), st.sampled_from([0.0, 0.5]))
+def test_adam_step_equals_torch(impl, case, step, weight_decay):
+    """One step from any state gives torch.optim.Adam's weight and averages."""
+    same_as_torch(impl.adam_step, torch.optim.Adam, case, step, weight_decay)
+
+
+@pytest.mark.law("adam_step")
+@given(whole(3), st.sampled_from([1e-3, 1.0, 1e3]))
+def test_adam_step_has_size_lr_at_first_whatever_the_size_of_the_gradient(impl, signs, size):
+    """The first step goes lr against the sign of the gradient; a gradient of 0 moves nothing."""
+    nothing = torch.zeros(3)
+    got = impl.adam_step(nothing, size * signs, nothing, nothing, 1, lr=0.5)[0]
+    agree(got, -0.5 * signs.sign(), "the first step differs", axes="n", gradient=size * signs, lr=0.5)
+
+
+@pytest.mark.law("adamw_step")
+@given(moments(), st.integers(1, 5), st.sampled_from([0.0, 0.5]))
+def test_adamw_step_equals_torch(impl, case, step, weight_decay):
+    """One step from any state gives torch.optim.AdamW's weight and averages."""
+    same_as_torch(impl.adamw_step, torch.optim.AdamW, case, step, weight_decay)
+
+
+@pytest.mark.law("adamw_step")
+@given(whole(3), st.integers(1, 5), st.sampled_from([0.25, 0.5]))
+def test_adamw_step_without_a_gradient_shrinks_the_weight(impl, weight, step, weight_decay):
+    """Where there never was a gradient, w becomes (1 - lr weight_decay) w."""
+    nothing = torch.zeros(3)
+    got, mean, square = impl.adamw_step(weight, nothing, nothing, nothing, step, lr=0.5, weight_decay=weight_decay)
+    shown = dict(weight=weight, step=step, lr=0.5, weight_decay=weight_decay)
+    agree(got, (1 - 0.5 * weight_decay) * weight, "the decay differs", axes="n", **shown)
+    for name, average in (("m", mean), ("v", square)):
+        agree(average, nothing, f"the decay went into {name}", axes="n", **shown)
+
+
+@pytest.mark.law("adamw_step")
+@given(whole(3), moments(), st.sampled_from([0.1, 10.0]))
+def test_adamw_step_does_not_see_the_size_of_the_gradients(impl, weight, case, size):
+    """All gradients ten times as large: the same step, by the root of the average square."""
+    _, gradient, mean, square = case
+    options = dict(lr=0.5, eps=0.0, weight_decay=0.25)
+    want = impl.adamw_step(weight, gradient, mean, square, 3, **options)[0]
+    got = impl.adamw_step(weight, size * gradient, size * mean, size**2 * square, 3, **options)[0]
+    shown = dict(weight=weight, gradient=gradient, mean=mean, square=square, size=size)
+    agree(got, want, "larger gradients make another step", axes="n", **shown)
+
+
+@pytest.mark.law("adamw_step")
+@given(moments())
+def test_adamw_step_leaves_its_arguments_as_they_are(impl, case):
+    """The new numbers are new tensors; the old ones can be looked at afterwards."""
+    given_tensors = [tensor.clone() for tensor in case]
+    impl.adamw_step(*given_tensors, 2)
+    names = ("weight", "gradient", "mean", "square")
+    for name, now, then in zip(names, given_tensors, case, strict=True):
+        agree(now, then, f"{name} was changed in place", axes="n")
+
+
+def same_as_torch(ours, twin, case, step, weight_decay):
+    weight, gradient, mean, square = case
+    for options in ({}, {"lr": 0.5, "betas": (0.5, 0.75), "eps": 0.25}):
+        parameter = nn.Parameter(weight.clone())
+        optimizer = twin([parameter], weight_decay=weight_decay, **options)
+        averages = {"exp_avg": mean.clone(), "exp_avg_sq": square.clone()}
+        optimizer.state[parameter] = {"step": torch.tensor(step - 1.0), **averages}
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        got = ours(weight, gradient, mean, square, step, weight_decay=weight_decay, **options)
+        want = (parameter.detach(), averages["exp_avg"], averages["exp_avg_sq"])
+        shown = dict(weight=weight, gradient=gradient, mean=mean, square=square, step=step, weight_decay=weight_decay)
+        holds(len(got) == 3, "a step gives the new weight, mean and square", **shown)
+        # The weight last: where an average is wrong, say so first.
+        for i, name in ((1, "mean"), (2, "square"), (0, "weight")):
+            agree(got[i], want[i], f"the new {name} differs", axes="n", **shown, **options)
+
+
+# ---- beside torch
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("step", "twin"), [(adam_step, Adam), (adamw_step, AdamW)])
+def test_the_defaults_of_a_step_are_those_of_the_class(step, twin, dtype):
+    weight = nn.Parameter(normal(0, 3, dtype=dtype))
+    weight.grad, nothing = normal(1, 3, dtype=dtype), torch.zeros(3, dtype=dtype)
+    got = step(weight.detach().clone(), weight.grad, nothing, nothing, 1)[0]
+    twin([weight]).step()
+    torch.testing.assert_close(got, weight.detach(), atol=1e-6 if dtype == torch.float32 else 1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(SGD, torch.optim.SGD), (Adam, torch.optim.Adam)])
+@pytest.mark.parametrize("foreach", [True, False])
+def test_three_hundred_steps_with_groups_and_a_schedule_equal_torch(ours, theirs, foreach):
+    follow(ours, theirs, {"lr": 0.05, "weight_decay": 0.1, "foreach": foreach})
+
+
+@pytest.mark.parametrize("amsgrad", [True, False])
+@pytest.mark.parametrize("foreach", [True, False])
+def test_three_hundred_steps_of_adamw_with_groups_and_a_schedule_equal_torch(foreach, amsgrad):
+    follow(AdamW, torch.optim.AdamW, {"lr": 0.05, "weight_decay": 0.1, "foreach": foreach, "amsgrad": amsgrad})
+
+
+def follow(ours, theirs, options):
+    sides = []
+    for optimizer in (ours, theirs):
+        a, b, c = weights()
+        groups = [{"params": [a, b], "lr": 0.1}, {"params": [c], "weight_decay": 0.5}]
+        optimizer = optimizer(groups, **options)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
+        sides.append(([a, b, c], optimizer, schedule))
+    for step in range(300):
+        for parameters, optimizer, schedule in sides:
+            give_gradients(parameters, step)
+            optimizer.step()
+            schedule.step()
+    for got, want in zip(sides[0][0], sides[1][0], strict=True):
+        torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "options"), TWINS)
+def test_groups_have_the_entries_of_torch(ours, theirs, options):
+    assert (
+        ours(weights(), **options).state_dict()["param_groups"]
+        == theirs(weights(), **options).state_dict()["param_groups"]
+    )
+
+
+def test_half_precision_weights_follow_torch():
+    sides = []
+    for optimizer in (AdamW, torch.optim.AdamW):
+        parameters = weights(torch.bfloat16)
+        optimizer = optimizer(parameters, lr=0.1)
+        for step in range(5):
+            give_gradients(parameters, step)
+            optimizer.step()
+        sides.append(parameters)
+    for got, want in zip(*sides, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_a_step_under_inference_and_hooks_are_those_of_the_base_class():
+    weight, seen = nn.Parameter(torch.ones(3)), []
+    optimizer = AdamW([weight])
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    assert seen == ["after"]
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": 0.5})
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 0.5]
 
 
 @pytest.mark.parametrize(("ours", "theirs", "options"), TWINS)
@@ -107,28 +324,6 @@ def test_groups_have_their_own_options():
         torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
 
 
-@given(seeds, st.floats(1e-3, 1.0))
-def test_the_first_step_of_adam_goes_lr_against_the_sign_of_the_gradient(seed, lr):
-    weight = nn.Parameter(normal(seed, 5, dtype=torch.float64))
-    weight.grad = normal(seed + 1, 5, dtype=torch.float64)
-    before = weight.detach().clone()
-    AdamW([weight], lr=lr, weight_decay=0.0, eps=0.0).step()
-    torch.testing.assert_close(weight.detach(), before - lr * weight.grad.sign(), atol=1e-12, rtol=0)
-
-
-@given(seeds)
-def test_decay_does_not_depend_on_the_gradient(seed):
-    # Decoupled: what decay takes away is lr weight_decay w, whatever the gradient and its history.
-    results = []
-    for weight_decay in (0.0, 0.3):
-        weight = nn.Parameter(normal(seed, 5, dtype=torch.float64))
-        weight.grad = 10.0 * normal(seed + 1, 5, dtype=torch.float64)
-        before = weight.detach().clone()
-        AdamW([weight], lr=0.1, weight_decay=weight_decay).step()
-        results.append(weight.detach() - before)
-    torch.testing.assert_close(results[1] - results[0], -0.1 * 0.3 * before, atol=1e-12, rtol=0)
-
-
 def test_momentum_by_hand():
     weight = nn.Parameter(torch.tensor(0.0))
     optimizer = SGD([weight], lr=1.0, momentum=0.5)
@@ -190,6 +385,53 @@ def test_decay_groups_spare_biases_and_norms():
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
 
 
+# Which rate and decay the parameters of a published model have with the trainer its authors published: rates by a
+# piece of the name, decay for all but biases and norms. {name: (shape, lr, decay)}, one layer of each kind.
+PUBLISHED = {
+    "model.visual.patch_embed.proj.weight": ((8, 3, 2, 4, 4), 2e-6, 0.01),
+    "model.visual.patch_embed.proj.bias": ((8,), 2e-6, 0.0),
+    "model.visual.pos_embed.weight": ((16, 8), 2e-6, 0.01),
+    "model.visual.blocks.0.norm1.weight": ((8,), 2e-6, 0.0),
+    "model.visual.blocks.0.attn.qkv.weight": ((24, 8), 2e-6, 0.01),
+    "model.visual.merger.norm.weight": ((8,), 4e-5, 0.0),
+    "model.visual.merger.linear_fc1.weight": ((8, 8), 4e-5, 0.01),
+    "model.visual.deepstack_merger_list.0.linear_fc1.bias": ((8,), 4e-5, 0.0),
+    "model.language_model.embed_tokens.weight": ((16, 8), 2e-5, 0.01),
+    "model.language_model.layers.0.self_attn.q_norm.weight": ((4,), 2e-5, 0.0),
+    "model.language_model.layers.0.input_layernorm.weight": ((8,), 2e-5, 0.0),
+    "model.language_model.layers.0.mlp.up_proj.weight": ((8, 8), 2e-5, 0.01),
+    "lm_head.weight": ((16, 8), 2e-5, 0.01),
+}
+
+
+class Named(nn.Module):
+    """Parameters of given names and shapes."""
+
+    def __init__(self, shapes):
+        super().__init__()
+        self.named = {name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()}
+
+    def named_parameters(self, *_, **__):
+        return iter(self.named.items())
+
+
+def test_rates_and_decay_are_those_of_a_published_trainer():
+    model = Named({name: shape for name, (shape, _, _) in PUBLISHED.items()})
+    groups = decay_groups(model, 0.01, {"merger": 4e-5, "visual": 2e-6})
+    optimizer = AdamW(groups, lr=2e-5)
+    got = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert {name: got[id(p)] for name, p in model.named.items()} == {
+        name: (lr, decay) for name, (_, lr, decay) in PUBLISHED.items()
+    }
+    assert len(groups) == 6 and sum(len(group["params"]) for group in groups) == len(PUBLISHED)
+
+
+def test_a_rate_for_no_parameter_is_named():
+    with pytest.raises(ValueError, match=r"^rates: no learned parameter has 'tower' as the first piece in its name$"):
+        decay_groups(nn.Linear(2, 3), 0.1, {"tower": 1e-3})
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("optimizer", "options", "message"),
     [
@@ -201,6 +443,13 @@ def test_decay_groups_spare_biases_and_norms():
         (AdamW, {"lr": -0.1}, "lr is -0.1"),
         (AdamW, {"eps": -1e-8}, "eps is -1e-08"),
         (AdamW, {"weight_decay": -1.0}, "weight_decay is -1.0"),
+        (Adam, {"betas": (-0.1, 0.9)}, r"betas\[0\] is -0.1, expected 0 <= beta < 1"),
+        (Adam, {"capturable": True}, "^capturable=True is not taken here$"),
+        (Adam, {"fused": True}, "^fused=True is not taken here$"),
+        (AdamW, {"differentiable": True}, "^differentiable=True is not taken here$"),
+        (SGD, {"fused": True}, "^fused=True is not taken here$"),
+        (SGD, {"differentiable": True}, "^differentiable=True is not taken here$"),
+        (SGD, {"lr": torch.tensor(0.1)}, r"^lr is a tensor, expected a number; give lr.item\(\)$"),
         (AdamW, {"betas": (0.9, 1.0)}, r"betas\[1\] is 1.0, expected 0 <= beta < 1"),
     ],
 )
@@ -210,11 +459,39 @@ def test_options_outside_their_range_are_named(optimizer, options, message):
 
 
 def test_an_option_that_is_not_taken_is_refused_by_name():
-    with pytest.raises(TypeError, match="amsgrad"):
-        AdamW(weights(), amsgrad=True)
-    state = torch.optim.AdamW(weights(), amsgrad=True).state_dict()
-    with pytest.raises(ValueError, match="amsgrad is True in the state dict"):
+    with pytest.raises(TypeError, match="fast"):
+        AdamW(weights(), fast=True)
+    state = torch.optim.AdamW(weights(), capturable=True).state_dict()
+    with pytest.raises(
+        ValueError, match="^capturable=True in the state dict is not taken here; go on with torch.optim$"
+    ):
         AdamW(weights()).load_state_dict(state)
-    state = torch.optim.SGD(weights(), maximize=True).state_dict()
-    with pytest.raises(ValueError, match="maximize is True in the state dict"):
+    state = torch.optim.SGD(weights(), fused=True).state_dict()
+    with pytest.raises(ValueError, match="^fused=True in the state dict is not taken here; go on with torch.optim$"):
         SGD(weights()).load_state_dict(state)
+
+
+def test_a_state_dict_that_decays_in_the_other_way_is_refused():
+    words = "^decoupled_weight_decay is {} in the state dict and {} here; load it into {}$"
+    with pytest.raises(ValueError, match=words.format(False, True, "Adam")):
+        AdamW(weights()).load_state_dict(torch.optim.Adam(weights()).state_dict())
+    with pytest.raises(ValueError, match=words.format(True, False, "AdamW")):
+        Adam(weights()).load_state_dict(torch.optim.AdamW(weights()).state_dict())
+
+
+def test_gradients_of_another_kind_are_refused_by_name():
+    table = nn.Embedding(5, 3, sparse=True)
+    table(torch.tensor([1, 2])).sum().backward()
+    with pytest.raises(ValueError, match=r"^a gradient of shape \(5, 3\) is sparse; it is not taken here$"):
+        SGD(table.parameters()).step()
+    weight = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    weight.grad = torch.ones(2, dtype=torch.complex64)
+    with pytest.raises(ValueError, match=r"^a gradient of shape \(2,\) is torch.complex64; it is not taken here$"):
+        AdamW([weight]).step()
+
+
+def test_runs_of_weights_cover_all_and_stay_within_their_size(monkeypatch):
+    monkeypatch.setattr("minivid.training.optimizer.RUN", 10)
+    sizes = [3, 7, 1, 12, 2, 8]
+    got = [sizes[run] for run in _runs([torch.zeros(size) for size in sizes])]
+    assert got == [[3, 7], [1], [12], [2, 8]]
