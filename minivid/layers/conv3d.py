@@ -1,7 +1,8 @@
 """3D convolution: one small kernel, laid over every place and moment of a clip; each time a sum of products."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -66,7 +67,7 @@ def conv3d(
             weight[o, c, i, j, k] * padded[b, c, stride_t t + dilation_t i, stride_h h + dilation_h j, ...]
 
     The kernel is not flipped: mathematics calls this a cross-correlation. All windows are one view of the padded clip,
-    and one matrix product takes every sum at once.
+    and one matrix product takes every sum at once. `frame_conv3d` gives the same in less time and memory.
 
     Args:
         input: the clip.
@@ -95,10 +96,206 @@ def conv3d(
     rows = rearrange(weight, "(g o) c i j k -> g o (c i j k)", g=groups)
     output = rows @ columns
     if bias is not None:
-        # In place, on a product that nobody else holds: another tensor of this size costs more time than the addition.
-        output += rearrange(bias, "(g o) -> g o 1", g=groups)
+        output = output + rearrange(bias, "(g o) -> g o 1", g=groups).to(output.dtype)
     t, h, w = windows.shape[2:5]
     return rearrange(output, "b g o (t h w) -> b (g o) t h w", t=t, h=h, w=w)
+
+
+def frame_conv3d(
+    input: Float[Tensor, "b c t h w"],
+    weight: Float[Tensor, "c_out c_group k_t k_h k_w"],
+    bias: Float[Tensor, " c_out"] | None = None,
+    stride: Triple = 1,
+    padding: Triple | str = 0,
+    dilation: Triple = 1,
+    groups: int = 1,
+) -> Float[Tensor, "b c_out t_out h_out w_out"]:
+    """The output of `conv3d`, one frame of it after the other, without ever keeping all windows.
+
+    A copy of all windows is the clip k_t k_h k_w times over. Here the windows of one output frame fill one buffer,
+    which the next frame uses again, and are multiplied while they are near. A convolution is linear in the clip and in
+    the kernel, so three functions are all it takes to train, and each is the gradient of the other two:
+
+        conv(clip, kernel),   to_clip(grad, kernel): the products laid back,   to_kernel(grad, clip): grad windows^T
+
+    Args:
+        input, weight, bias, stride, padding, dilation, groups: as in `conv3d`.
+
+    Returns:
+        As `conv3d`.
+
+    Raises:
+        ShapeError, ValueError: as `conv3d`.
+
+    Source: Chellapilla, Puri and Simard 2006; a part at a time: Chetlur et al. 2014, section 3.2 (arXiv:1410.0759).
+    """
+    check_channels(input, weight, bias, groups)
+    device = input.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        input, weight, bias = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    padded = pad(input, weight.shape[2:], stride, padding, dilation)
+    return _Conv.apply(padded, weight, bias, triple("stride", stride), triple("dilation", dilation), groups)
+
+
+def _conv_frames(
+    padded: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> Tensor:
+    windows = unfold(padded, weight.shape[2:], stride, dilation)
+    b, c, t, h, w, *kernel = windows.shape
+    rows = rearrange(weight, "(g o) c i j k -> g o (c i j k)", g=groups)
+    output = padded.new_empty(b, len(weight), t, h, w)
+    columns, product = padded.new_empty(c, *kernel, h, w), padded.new_empty(len(weight), h, w)
+    for clip, frame in itertools.product(range(b), range(t)):
+        columns.copy_(rearrange(windows[clip, :, frame], "c h w i j k -> c i j k h w"))
+        torch.bmm(rows, columns.view(groups, -1, h * w), out=product.view(groups, -1, h * w))
+        if bias is None:
+            output[clip, :, frame] = product
+        else:
+            torch.add(product, bias[:, None, None], out=output[clip, :, frame])
+    return output
+
+
+def _conv_to_clip(
+    grad: Tensor, weight: Tensor, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> Tensor:
+    # Half precision would lose what up to k_t k_h k_w windows add to one number.
+    padded = grad.new_zeros(size, dtype=torch.promote_types(grad.dtype, torch.float32))
+    windows = unfold(padded, weight.shape[2:], stride, dilation)
+    b, c, t, h, w, *kernel = windows.shape
+    rows = rearrange(weight, "(g o) c i j k -> g (c i j k) o", g=groups)
+    columns = grad.new_empty(c, *kernel, h, w)
+    for clip, frame in itertools.product(range(b), range(t)):
+        torch.bmm(rows, grad[clip, :, frame].reshape(groups, -1, h * w), out=columns.view(groups, -1, h * w))
+        # Windows share numbers, but those under one place of the kernel lie apart: each is added by itself.
+        for j, k in itertools.product(range(kernel[1]), range(kernel[2])):
+            windows[clip, :, frame, :, :, :, j, k] += rearrange(columns[:, :, j, k], "c i h w -> c h w i")
+    return padded.to(grad.dtype)
+
+
+def _conv_to_kernel(
+    grad: Tensor, padded: Tensor, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> Tensor:
+    windows = unfold(padded, size[2:], stride, dilation)
+    b, c, t, h, w, *kernel = windows.shape
+    columns = padded.new_empty(c, *kernel, h, w)
+    # Half precision would lose what the frames add up to.
+    weight = grad.new_zeros(size, dtype=torch.promote_types(grad.dtype, torch.float32))
+    sums = weight.view(groups, size[0] // groups, -1)
+    for clip, frame in itertools.product(range(b), range(t)):
+        columns.copy_(rearrange(windows[clip, :, frame], "c h w i j k -> c i j k h w"))
+        sums += torch.bmm(grad[clip, :, frame].reshape(groups, -1, h * w), columns.view(groups, -1, h * w).mT)
+    return weight.to(grad.dtype)
+
+
+# Operators of torch, not plain functions: torch.compile takes an operator as one step instead of unrolling its loops,
+# and vmap can be told how to map what writes into buffers.
+_SETTINGS = "int[] stride, int[] dilation, int groups) -> Tensor"
+_conv = torch.library.custom_op(
+    "minivid::conv_frames",
+    _conv_frames,
+    mutates_args=(),
+    schema=f"(Tensor padded, Tensor weight, Tensor? bias, {_SETTINGS}",
+)
+_to_clip = torch.library.custom_op(
+    "minivid::conv_to_clip",
+    _conv_to_clip,
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor weight, SymInt[] size, {_SETTINGS}",
+)
+_to_kernel = torch.library.custom_op(
+    "minivid::conv_to_kernel",
+    _conv_to_kernel,
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor padded, SymInt[] size, {_SETTINGS}",
+)
+
+
+@_conv.register_fake
+def _(padded, weight, bias, stride, dilation, groups):
+    t, h, w = unfold(padded, weight.shape[2:], stride, dilation).shape[2:5]
+    return padded.new_empty(padded.shape[0], weight.shape[0], t, h, w)
+
+
+@_to_clip.register_fake
+@_to_kernel.register_fake
+def _(grad, other, size, *_):
+    return grad.new_empty(size)
+
+
+def _map_one_by_one(operator: Callable) -> Callable:
+    """vmap of an operator that loops over clips anyway: one call an entry, so that memory stays that of one."""
+
+    def mapped(info, in_dims, *inputs):
+        calls = (
+            [x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(inputs, in_dims, strict=True)]
+            for i in range(info.batch_size)
+        )
+        return torch.stack([operator(*call) for call in calls]), 0
+
+    return mapped
+
+
+for _operator in (_conv, _to_clip, _to_kernel):
+    _operator.register_vmap(_map_one_by_one(_operator))
+
+
+class _Bilinear(torch.autograd.Function):
+    """A function of two tensors, linear in each, and settings; what is kept for the pass back are the two."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        one, other, *_, stride, dilation, groups = inputs
+        ctx.settings = stride, dilation, groups
+        ctx.save_for_backward(one, other)
+
+
+class _Conv(_Bilinear):
+    @staticmethod
+    def forward(padded, weight, bias, stride, dilation, groups):
+        return _conv(padded, weight, bias, stride, dilation, groups)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (padded, weight), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            _ToClip.apply(grad, weight, padded.shape, *ctx.settings) if wanted[0] else None,
+            _ToKernel.apply(grad, padded, weight.shape, *ctx.settings) if wanted[1] else None,
+            grad.sum((0, 2, 3, 4)) if wanted[2] else None,
+            *[None] * 3,
+        )
+
+
+class _ToClip(_Bilinear):
+    @staticmethod
+    def forward(grad, weight, size, stride, dilation, groups):
+        return _to_clip(grad, weight, size, stride, dilation, groups)
+
+    @staticmethod
+    def backward(ctx, padded):
+        (grad, weight), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            _Conv.apply(padded, weight, None, *ctx.settings) if wanted[0] else None,
+            _ToKernel.apply(grad, padded, weight.shape, *ctx.settings) if wanted[1] else None,
+            *[None] * 4,
+        )
+
+
+class _ToKernel(_Bilinear):
+    @staticmethod
+    def forward(grad, padded, size, stride, dilation, groups):
+        return _to_kernel(grad, padded, size, stride, dilation, groups)
+
+    @staticmethod
+    def backward(ctx, weight):
+        (grad, padded), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            _Conv.apply(padded, weight, None, *ctx.settings) if wanted[0] else None,
+            _ToClip.apply(grad, weight, padded.shape, *ctx.settings) if wanted[1] else None,
+            *[None] * 4,
+        )
 
 
 def pad(
@@ -177,7 +374,7 @@ class Conv3d(nn.Module):
     """A convolution over time, height and width whose kernels are learned; the twin of torch.nn.Conv3d.
 
     The same arguments in the same order, the same names `weight` and `bias` in the state dict and, from the same seed,
-    the same first numbers. Not taken: device and dtype (move the module by `.to`) and padding other than by zeros.
+    the same first numbers. Not taken: padding other than by zeros.
 
     Args:
         in_channels: channels c of the clip.
@@ -186,9 +383,12 @@ class Conv3d(nn.Module):
         stride, padding, dilation, groups: as in `conv3d`.
         bias: whether a number for each output channel is learned and added.
         padding_mode: "zeros".
+        device, dtype: of the weights.
+        method: "plain" computes `conv3d`, "frames" the same by `frame_conv3d`.
 
     Raises:
-        ValueError: if the groups do not divide the channels, a number is out of range, or padding_mode is another.
+        ValueError: if the groups do not divide the channels, a number is out of range, or padding_mode or method is
+            another.
 
     Source: Tran et al. 2015 (arXiv:1412.0767).
     """
@@ -204,8 +404,14 @@ class Conv3d(nn.Module):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        method: str = "plain",
     ):
         super().__init__()
+        if method not in ("plain", "frames"):
+            raise ValueError(f"method is {method!r}, expected 'plain' or 'frames'")
         if padding_mode != "zeros":
             raise ValueError(f"padding_mode is {padding_mode!r}, expected 'zeros'; pad the clip first, with F.pad")
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
@@ -219,8 +425,10 @@ class Conv3d(nn.Module):
         _zeros(self.kernel_size, self.stride, padding, self.dilation)  # refuses what does not go together
         self.padding = padding if isinstance(padding, str) else triple("padding", padding, least=0)
         self.groups = groups
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.method = method
+        kind = {"device": device, "dtype": dtype}
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size, **kind))
+        self.bias = nn.Parameter(torch.empty(out_channels, **kind)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -242,13 +450,15 @@ class Conv3d(nn.Module):
         Raises:
             ShapeError: if the clip has other channels or is smaller than a kernel.
         """
-        return conv3d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        convolve = conv3d if self.method == "plain" else frame_conv3d
+        return convolve(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         """The numbers of the constructor."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
+            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
+            f"method={self.method!r}"
         )
 
 

@@ -17,6 +17,7 @@ from minivid.layers.conv3d import (
     Conv2Plus1d,
     Conv3d,
     conv3d,
+    frame_conv3d,
     middle_channels,
     output_size,
     pad,
@@ -256,6 +257,54 @@ def test_conv3d_whose_stride_is_its_kernel_is_patch_embedding(impl, b, c, grid, 
     agree(got, want, "a token is not its box times the weights", axes="b n d", input=input, weight=weight)
 
 
+# ---- laws of frame_conv3d: it is conv3d, and so are its gradients
+
+
+@pytest.mark.law("frame_conv3d")
+@given(plain_case())
+def test_frame_conv3d_equals_conv3d(impl, case):
+    """The numbers are those of conv3d."""
+    input, weight = case
+    got, want = impl.frame_conv3d(input, weight), conv3d(input, weight)
+    agree(got, want, "not the numbers of conv3d", axes="b c_out t h w", input=input, weight=weight)
+
+
+@pytest.mark.law("frame_conv3d")
+@given(full_case())
+def test_frame_conv3d_equals_conv3d_for_every_setting(impl, case):
+    """Stride, padding, dilation, groups and bias mean what they mean for conv3d."""
+    input, weight, bias, *settings = case
+    got, want = impl.frame_conv3d(*case), conv3d(*case)
+    names = dict(zip(("stride", "padding", "dilation", "groups"), settings, strict=True))
+    agree(got, want, "not the numbers of conv3d", axes="b c_out t h w", input=input, weight=weight, bias=bias, **names)
+
+
+@pytest.mark.law("frame_conv3d")
+@given(plain_case(), st.sampled_from(["same", "valid"]))
+def test_frame_conv3d_takes_padding_by_name(impl, case, padding):
+    """ "same" and "valid" mean what they mean for conv3d."""
+    input, weight = case
+    got, want = impl.frame_conv3d(input, weight, padding=padding), conv3d(input, weight, padding=padding)
+    claim = f"padding {padding!r} is another than conv3d's"
+    agree(got, want, claim, axes="b c_out t h w", input=input, weight=weight)
+
+
+@pytest.mark.law("frame_conv3d")
+@given(full_case())
+def test_frame_conv3d_has_the_gradients_of_conv3d(impl, case):
+    """The gradients of clip, kernels and biases are those of conv3d."""
+    *tensors, stride, padding, dilation, groups = case
+    results = []
+    for function in (impl.frame_conv3d, conv3d):
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        output = function(*leaves, stride, padding, dilation, groups)
+        other = rounded(7, *output.shape)
+        results.append(torch.autograd.grad(output, leaves, other))
+    settings = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    for name, got, want in zip(("clip", "kernel", "bias"), *results, strict=True):
+        agree(got, want, f"another gradient of the {name}", input=case[0], weight=case[1], **settings)
+
+
 # ---- laws of the rest
 
 
@@ -347,11 +396,12 @@ def test_conv3d_module_equals_torch(kernel, stride, padding, dilation, groups, b
         torch.testing.assert_close(got, want, atol=atol, rtol=atol)
 
 
+@pytest.mark.parametrize("ours", [conv3d, frame_conv3d])
 @given(full_case(), seeds)
-def test_conv3d_and_its_gradients_equal_torch_anywhere(case, seed):
+def test_conv3d_and_its_gradients_equal_torch_anywhere(ours, case, seed):
     *tensors, stride, padding, dilation, groups = case
     results = []
-    for function in (conv3d, F.conv3d):
+    for function in (ours, F.conv3d):
         leaves = [x.double().requires_grad_() for x in tensors]
         output = function(*leaves, stride, padding, dilation, groups)
         cotangent = normal(seed, *output.shape, dtype=torch.float64)
@@ -371,7 +421,8 @@ def test_module_starts_as_torch_from_the_same_seed(bias):
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_gradients_pass_gradcheck_and_so_do_their_gradients():
+@pytest.mark.parametrize("conv3d", [conv3d, frame_conv3d])
+def test_gradients_pass_gradcheck_and_so_do_their_gradients(conv3d):
     input, weight, bias = (normal(i, *shape, dtype=torch.float64).requires_grad_() for i, shape in
                            enumerate([(1, 4, 3, 2, 4), (2, 2, 2, 1, 3), (2,)]))  # fmt: skip
     settings = ((2, 1, 1), (1, 0, 2), (1, 1, 2), 2)
@@ -379,7 +430,8 @@ def test_gradients_pass_gradcheck_and_so_do_their_gradients():
     assert torch.autograd.gradgradcheck(lambda *x: conv3d(*x, *settings), (input, weight, bias))
 
 
-def test_conv3d_by_hand():
+@pytest.mark.parametrize("conv3d", [conv3d, frame_conv3d])
+def test_conv3d_by_hand(conv3d):
     # One pixel over four frames, 1 4 9 16; the kernel -1 1 is what a frame has more than the one before.
     clip, kernel = (
         torch.tensor([1.0, 4.0, 9.0, 16.0]).view(1, 1, 4, 1, 1),
@@ -392,7 +444,8 @@ def test_conv3d_by_hand():
     assert conv3d(clip, kernel, padding="same").flatten().tolist() == [3.0, 5.0, 7.0, -16.0]
 
 
-def test_conv3d_leaves_its_inputs_alone():
+@pytest.mark.parametrize("conv3d", [conv3d, frame_conv3d])
+def test_conv3d_leaves_its_inputs_alone(conv3d):
     case = normal(0, 2, 3, 4, 5, 6), normal(1, 5, 3, 2, 2, 2), normal(2, 5)
     before = [x.clone() for x in case]
     conv3d(*case, 1, 1)
@@ -420,9 +473,53 @@ def test_pad_puts_an_odd_zero_behind():
     assert pad(torch.ones(1, 1, 2, 3, 5), 3, padding=(1, 0, 2)).shape == (1, 1, 4, 3, 9)
 
 
+@pytest.mark.parametrize("conv3d", [conv3d, frame_conv3d])
+def test_kernels_and_biases_may_be_mapped_too(conv3d):
+    clip, weights, biases = normal(0, 2, 4, 3, 4, 5), normal(1, 5, 6, 2, 2, 1, 3), normal(2, 6, 5)
+    settings = (1, 1, 1, 2)
+    every = [conv3d(clip, weights[i], biases[:, i], *settings) for i in range(5)]
+    got = torch.func.vmap(lambda w, b: conv3d(clip, w, b, *settings), in_dims=(0, 1))(weights, biases)
+    torch.testing.assert_close(got, torch.stack(every), atol=1e-6, rtol=1e-5)
+    got = torch.func.vmap(lambda b: conv3d(clip, weights[0], b, *settings), in_dims=1)(biases)
+    every = [conv3d(clip, weights[0], biases[:, i], *settings) for i in range(5)]
+    torch.testing.assert_close(got, torch.stack(every), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)])
+def test_frames_give_the_gradients_that_are_asked_for(wanted):
+    results = []
+    for function in (frame_conv3d, conv3d):
+        tensors = [normal(0, 2, 4, 3, 4, 5), normal(1, 6, 2, 2, 1, 3), normal(2, 6)]
+        leaves = [tensors[i].requires_grad_() for i in wanted]
+        results.append(torch.autograd.grad(function(*tensors, 1, 0, 1, 2).square().sum(), leaves))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
+
+
+def test_frames_keep_no_windows():
+    # All windows of this clip are 27 x 4 x 5 x 36 numbers; what is kept for the pass back is the padded clip.
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        frame_conv3d(normal(0, 1, 4, 5, 6, 6), normal(1, 2, 4, 3, 3, 3).requires_grad_(), padding=1)
+    assert sorted(kept) == [2 * 4 * 27, 4 * 7 * 8 * 8]
+
+
+def test_half_precision_adds_frames_in_single():
+    # 300 frames of ones: a sum in bfloat16 stops growing at 256.
+    clip = torch.ones(1, 1, 300, 1, 1, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.ones(1, 1, 1, 1, 1, dtype=torch.bfloat16, requires_grad=True)
+    frame_conv3d(clip, weight).sum().backward()
+    assert weight.grad.item() == 300 and weight.grad.dtype == clip.grad.dtype == torch.bfloat16
+    wide, kernel = torch.ones(1, 1, 1, 1, 300, dtype=torch.bfloat16).requires_grad_(), torch.ones(1, 1, 1, 1, 280)
+    (gradient,) = torch.autograd.grad(frame_conv3d(wide, kernel.bfloat16(), padding=(0, 0, 279)).sum(), wide)
+    assert gradient.unique().tolist() == [280]
+
+
+@pytest.mark.parametrize("method", ["plain", "frames"])
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch maps the gradient of a view one by one
-def test_conv3d_maps_over_an_axis():
-    module, clips = Conv3d(4, 6, (2, 3, 3), (1, 2, 1), 1, groups=2), normal(0, 3, 2, 4, 3, 5, 7)
+def test_conv3d_maps_over_an_axis(method):
+    module = Conv3d(4, 6, (2, 3, 3), (1, 2, 1), 1, groups=2, method=method)
+    clips = normal(0, 3, 2, 4, 3, 5, 7)
     one_by_one = torch.stack([module(clip) for clip in clips])
     torch.testing.assert_close(torch.func.vmap(module)(clips), one_by_one, atol=1e-6, rtol=1e-5)
     gradients = torch.func.vmap(torch.func.grad(lambda clip: module(clip).square().sum()))(clips)
@@ -430,8 +527,10 @@ def test_conv3d_maps_over_an_axis():
     torch.testing.assert_close(gradients[1], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_conv3d_runs_under_autocast():
-    module, clip = Conv3d(3, 5, 3, padding=1), normal(0, 2, 3, 4, 5, 7)
+@pytest.mark.parametrize("method", ["plain", "frames"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_conv3d_runs_under_autocast(method, bias):
+    module, clip = Conv3d(3, 5, 3, padding=1, method=method, bias=bias), normal(0, 2, 3, 4, 5, 7)
     with torch.autocast("cpu", torch.bfloat16):
         output = module(clip)
     assert output.dtype == torch.bfloat16
@@ -444,9 +543,17 @@ def test_conv3d_runs_under_autocast():
 @pytest.mark.compile
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
-def test_conv3d_compiles():
-    module, clip = Conv3d(4, 6, (2, 3, 3), (1, 2, 1), 1, groups=2), normal(0, 2, 4, 3, 5, 7)
-    torch.testing.assert_close(torch.compile(module, fullgraph=True)(clip), module(clip), atol=1e-5, rtol=1e-5)
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # the compiler does that
+@pytest.mark.parametrize("method", ["plain", "frames"])
+def test_conv3d_compiles(method):
+    module = Conv3d(4, 6, (2, 3, 3), (1, 2, 1), 1, groups=2, method=method)
+    clip = normal(0, 2, 4, 3, 5, 7).requires_grad_()
+    results = []
+    for function in (torch.compile(module, fullgraph=True), module):
+        output = function(clip)
+        results.append([output, *torch.autograd.grad(output.sum(), [clip, *module.parameters()])])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
 # ---- (2+1)D
@@ -504,8 +611,9 @@ def test_middle_channels_are_the_published_ones():
     ],
 )
 def test_conv3d_names_what_does_not_fit(input, weight, options, message):
-    with pytest.raises(ShapeError, match=message):
-        conv3d(torch.zeros(input), torch.zeros(weight), **options)
+    for function in (conv3d, frame_conv3d):
+        with pytest.raises(ShapeError, match=message):
+            function(torch.zeros(input), torch.zeros(weight), **options)
 
 
 @pytest.mark.parametrize(
@@ -534,6 +642,7 @@ def test_a_setting_that_makes_no_sense_is_named(options, message):
         (dict(in_channels=4, out_channels=4, groups=0), "in_channels 4 is not a multiple of groups 0"),
         (dict(in_channels=4, out_channels=0), "out_channels 0 is not a multiple of groups 1"),
         (dict(in_channels=4, out_channels=4, padding_mode="circular"), "padding_mode is 'circular', expected 'zeros'"),
+        (dict(in_channels=4, out_channels=4, method="fast"), "^method is 'fast', expected 'plain' or 'frames'$"),
     ],
 )
 def test_constructor_names_what_does_not_go_together(arguments, message):
@@ -541,10 +650,9 @@ def test_constructor_names_what_does_not_go_together(arguments, message):
         Conv3d(kernel_size=3, **arguments)
 
 
-@pytest.mark.parametrize("option", [{"device": "cpu"}, {"dtype": torch.float64}])
-def test_an_option_that_is_not_taken_is_refused_by_name(option):
-    with pytest.raises(TypeError, match=next(iter(option))):
-        Conv3d(3, 5, 3, **option)
+def test_weights_are_made_where_and_as_what_is_asked():
+    module = Conv3d(3, 5, 3, device="meta", dtype=torch.bfloat16)
+    assert {(x.device.type, x.dtype) for x in module.parameters()} == {("meta", torch.bfloat16)}
 
 
 def test_output_size_names_the_numbers():
@@ -573,6 +681,6 @@ def test_one_number_is_three():
 def test_a_module_prints_its_numbers():
     assert repr(Conv3d(4, 6, (2, 3, 5), (1, 2, 1), (0, 1, 0), groups=2, bias=False)) == (
         "Conv3d(4, 6, kernel_size=(2, 3, 5), stride=(1, 2, 1), padding=(0, 1, 0), "
-        "dilation=(1, 1, 1), groups=2, bias=False)"
+        "dilation=(1, 1, 1), groups=2, bias=False, method='plain')"
     )
     assert "padding='same'" in repr(Conv3d(4, 6, 3, padding="same"))

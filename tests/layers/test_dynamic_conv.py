@@ -78,6 +78,53 @@ def test_dynamic_conv3d_without_a_bias_adds_none(impl, case):
     agree(got, want, "no bias differs from a bias of zeros", axes="b c_out t h w", input=input, weight=weight)
 
 
+@st.composite
+def module_case(draw):
+    """Arguments of a module with 4 channels to 2, its weights, and clips."""
+    kernels, reduction, seed = draw(st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 4, 9]), seeds))
+    temperature = draw(st.sampled_from([0.5, 1.0, 4.0]))
+    hidden = max(1, 4 // reduction)
+    weights = {
+        "weight": rounded(seed, kernels, 2, 4, 1, 2, 1),
+        "bias": rounded(seed + 1, kernels, 2),
+        "squeeze.weight": rounded(seed + 2, hidden, 4) / 2,
+        "squeeze.bias": rounded(seed + 3, hidden) / 2,
+        "score.weight": rounded(seed + 4, kernels, hidden),
+        "score.bias": rounded(seed + 5, kernels),
+    }
+    options = dict(kernels=kernels, reduction=reduction, temperature=temperature)
+    return options, weights, rounded(seed + 6, draw(few), 4, draw(few), 2, draw(few))
+
+
+def loaded(impl, case):
+    """The implementation's module with the weights of a case."""
+    options, weights, _ = case
+    module = impl.DynamicConv3d(4, 2, (1, 2, 1), **options)
+    module.load_state_dict(weights)
+    return module
+
+
+@pytest.mark.law("DynamicConv3d")
+@given(module_case())
+def test_shares_are_the_softmax_of_two_layers_on_the_mean(impl, case):
+    """Row b of attention(clips) is softmax(score(relu(squeeze(mean of clip b))) / temperature); it sums to one."""
+    options, w, clips = case
+    hidden = F.linear(clips.mean((2, 3, 4)), w["squeeze.weight"], w["squeeze.bias"]).relu()
+    scores = F.linear(hidden, w["score.weight"], w["score.bias"])
+    want = (scores / options["temperature"]).softmax(-1)
+    agree(loaded(impl, case).attention(clips), want, "other shares", axes="b kernels", clips=clips, **options)
+
+
+@pytest.mark.law("DynamicConv3d")
+@given(module_case())
+def test_every_clip_is_convolved_with_its_own_mixture(impl, case):
+    """The result is dynamic_conv3d of the clips, with the module's attention, weight and bias."""
+    options, weights, clips = case
+    module = loaded(impl, case)
+    want = dynamic_conv3d(clips, module.attention(clips), weights["weight"], weights["bias"])
+    agree(module(clips), want, "not the mixture's convolution", axes="b c_out t h w", clips=clips, **options)
+
+
 # ---- the module
 
 

@@ -466,6 +466,53 @@ CONV3D = [
     ),
 ]
 
+# ---- frame_conv3d: all of these, and what goes wrong with a buffer
+
+
+def buffer_handed_out(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    # Every frame of the result is the same buffer, which holds the last frame at the end.
+    output = library.conv3d(input, weight, bias, stride, padding, dilation, groups)
+    return output[:, :, -1:].expand_as(output)
+
+
+def clips_share_a_buffer(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    output = library.conv3d(input, weight, bias, stride, padding, dilation, groups)
+    return output[-1:].expand_as(output)
+
+
+def buffer_added_to(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    output = library.conv3d(input, weight, None, stride, padding, dilation, groups).cumsum(2)
+    return output if bias is None else output + bias[:, None, None, None]
+
+
+FRAME_CONV3D = [
+    *CONV3D,
+    (
+        buffer_handed_out,
+        (
+            "With one frame it is right. Print two frames of the result: do they differ?",
+            "Each frame of the result is the buffer itself, and the last frame overwrote the others.",
+            "Copy the product out: output[clip, :, frame] = product",
+        ),
+    ),
+    (
+        clips_share_a_buffer,
+        (
+            "With one clip it is right. Do the results of two clips differ?",
+            "All clips end up in the buffer of the last.",
+            "Copy the product out: output[clip, :, frame] = product",
+        ),
+    ),
+    (
+        buffer_added_to,
+        (
+            "With one frame it is right. By how much is the second frame off?",
+            "The product of a frame is added to what the buffer held of the frames before.",
+            "torch.bmm(rows, columns, out=product) overwrites; baddbmm and += add.",
+        ),
+    ),
+]
+
 # ---- output_size
 
 
@@ -851,6 +898,7 @@ UNFOLD = [
 
 MISTAKES: dict[str, list[Mistake]] = {
     "conv3d": [Mistake(*row) for row in CONV3D],
+    "frame_conv3d": [Mistake(*row) for row in FRAME_CONV3D],
     "output_size": [Mistake(*row) for row in OUTPUT_SIZE],
     "receptive_field": [Mistake(*row) for row in RECEPTIVE_FIELD],
     "middle_channels": [Mistake(*row) for row in MIDDLE_CHANNELS],
@@ -860,7 +908,7 @@ MISTAKES: dict[str, list[Mistake]] = {
 
 def probes(name: str) -> Iterator[tuple[tuple, dict]]:
     """Arguments on which every two of the mistakes above differ."""
-    if name == "conv3d":
+    if name in ("conv3d", "frame_conv3d"):
         input, weight, bias = normal(0, 2, 2, 6, 7, 8), normal(1, 3, 2, 2, 3, 2), normal(2, 3)
         yield (input, weight), {}
         yield (input[:, :1], weight[:1, :1]), {}
