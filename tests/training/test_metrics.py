@@ -1,13 +1,23 @@
-"""Accuracy, the confusion matrix, and precision, recall and F1 by class."""
+"""Accuracy, the confusion matrix, precision, recall and F1 by class, calibration, retrieval."""
+
+import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minivid.classroom.evidence import agree, holds
 from minivid.shapes import ShapeError
-from minivid.training.metrics import accuracy, class_scores, confusion_matrix, top_k_accuracy
+from minivid.training.metrics import (
+    accuracy,
+    class_scores,
+    classification_report,
+    confusion_matrix,
+    expected_calibration_error,
+    recall_at_k,
+    top_k_accuracy,
+)
 
 
 @st.composite
@@ -76,6 +86,97 @@ def test_top_k_accuracy_counts_a_label_among_the_k_largest(impl, b, v, data):
     holds(abs(got - want) < 1e-9, f"top-{k} accuracy is {got}, expected {want}", logits=logits, labels=labels, k=k)
 
 
+@st.composite
+def confidences(draw):
+    """Probabilities of two or three classes, in steps of 1 / 20 (edges of bins among them), and labels."""
+    b, v = draw(st.integers(1, 6)), draw(st.integers(2, 3))
+    rows = []
+    for _ in range(b):
+        cuts = sorted(draw(st.lists(st.integers(0, 20), min_size=v - 1, max_size=v - 1)))
+        rows.append([(high - low) / 20 for low, high in zip([0, *cuts], [*cuts, 20], strict=True)])
+    return torch.tensor(rows, dtype=torch.float64), torch.tensor([draw(st.integers(0, v - 1)) for _ in range(b)])
+
+
+@pytest.mark.law("expected_calibration_error")
+@given(confidences(), st.integers(1, 7))
+def test_calibration_error_is_the_mean_gap_of_the_bins(impl, case, bins):
+    """In each bin of confidence: how often right, against how sure; weighted by the examples in it."""
+    probabilities, labels = case
+    held = [[] for _ in range(bins)]
+    for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True):
+        sure = max(row)
+        place = next(m for m in range(bins) if sure * bins <= m + 1)
+        held[place].append((sure, row.index(sure) == label))
+    gaps = [abs(sum(right for _, right in bin) - sum(sure for sure, _ in bin)) for bin in held]
+    got, want = impl.expected_calibration_error(probabilities, labels, bins=bins), sum(gaps) / len(labels)
+    # Sums of at most 6 numbers below 1 in float64.
+    holds(abs(got - want) < 1e-12, f"{got} instead of {want}", probabilities=probabilities, labels=labels, bins=bins)
+
+
+def test_a_model_that_is_always_right_and_sure_is_calibrated_and_one_that_is_wrong_and_sure_is_not():
+    sure = torch.eye(3)[[0, 2, 1, 1]]
+    assert expected_calibration_error(sure, torch.tensor([0, 2, 1, 1])) == 0.0
+    assert expected_calibration_error(sure, torch.tensor([1, 1, 0, 0])) == 1.0
+    # By default the bins are 15: 0.65 and 0.68 are in one, (9/15, 10/15] and (10/15, 11/15], in two.
+    two = torch.tensor([[0.65, 0.35], [0.68, 0.32]], dtype=torch.float64)
+    assert expected_calibration_error(two, torch.tensor([0, 1])) == pytest.approx((0.35 + 0.68) / 2)
+    assert expected_calibration_error(two, torch.tensor([0, 1]), bins=1) == pytest.approx(abs(1 - 1.33) / 2)
+
+
+@pytest.mark.law("recall_at_k")
+@given(st.integers(1, 4), st.integers(1, 4), st.booleans(), st.data())
+def test_recall_counts_a_counterpart_among_the_k_most_similar(impl, n, s, own, data):
+    """A query counts when fewer than k answers are more similar to it than its counterpart."""
+    s = max(n, s) if own else s
+    rows = data.draw(st.lists(st.lists(st.integers(-2, 2), min_size=s, max_size=s), min_size=n, max_size=n))
+    targets = list(range(n)) if own else [data.draw(st.integers(0, s - 1)) for _ in range(n)]
+    k = data.draw(st.integers(1, s))
+    ranks = [
+        sum(x > row[y] or (x == row[y] and j < y) for j, x in enumerate(row))
+        for row, y in zip(rows, targets, strict=True)
+    ]
+    similarity = torch.tensor(rows).float()
+    got = impl.recall_at_k(similarity, k, targets=None if own else torch.tensor(targets))
+    want = sum(rank < k for rank in ranks) / n
+    holds(abs(got - want) < 1e-9, f"recall@{k} is {got}, expected {want}", similarity=similarity, k=k)
+
+
+REPORT = """\
+              precision    recall  f1-score   support
+
+        left       1.00      0.50      0.67         2
+       right       1.00      0.50      0.67         2
+          up       0.33      1.00      0.50         1
+
+    accuracy                           0.60         5
+   macro avg       0.78      0.67      0.61         5
+weighted avg       0.87      0.60      0.63         5
+"""
+
+
+def test_a_report_is_a_table_of_the_scores_and_their_means():
+    matrix = confusion_matrix(torch.tensor([0, 2, 1, 2, 2]), torch.tensor([0, 1, 1, 2, 0]), 3)
+    assert classification_report(matrix, ["left", "right", "up"]) == REPORT
+    assert "0.6667" in classification_report(matrix, ["left", "right", "up"], digits=4)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@given(answers())
+def test_a_report_equals_scikit_learn(case):
+    metrics = pytest.importorskip("sklearn.metrics")
+    predictions, labels, classes = case
+    # Where a listed class is in neither, scikit-learn calls the accuracy a micro mean.
+    assume(set(predictions.tolist()) | set(labels.tolist()) == set(range(classes)))
+    names = [f"class {'x' * 5 * i}" for i in range(classes)]
+    theirs = metrics.classification_report(
+        labels, predictions, labels=list(range(classes)), target_names=names, zero_division=0, digits=3
+    )
+    ours = classification_report(confusion_matrix(predictions, labels, classes), names, digits=3)
+    # Some of its versions count examples as 1.0.
+    assert ours == re.sub(r"(  )(\d+)\.0$", r"  \1\2", theirs, flags=re.MULTILINE)
+
+
 def test_the_diagonal_over_everything_is_the_accuracy():
     predictions, labels = torch.tensor([0, 2, 1, 2, 2]), torch.tensor([0, 1, 1, 2, 0])
     matrix = confusion_matrix(predictions, labels, 3)
@@ -127,5 +228,24 @@ def test_shapes_that_do_not_fit_are_named():
         class_scores(torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(ShapeError, match=r"logits \(2, 5\) and labels \(3,\)"):
         top_k_accuracy(torch.zeros(2, 5), torch.zeros(3, dtype=torch.int64), 1)
+    matrix = torch.eye(2, dtype=torch.int64)
+    with pytest.raises(ShapeError, match="names: 3 for a matrix of 2 classes"):
+        classification_report(matrix, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="matrix: 0 examples"):
+        classification_report(0 * matrix, ["a", "b"])
+    with pytest.raises(ShapeError, match=r"probabilities \(2, 5\) and labels \(3,\)"):
+        expected_calibration_error(torch.zeros(2, 5), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="probabilities: 0 examples"):
+        expected_calibration_error(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="bins is 0, expected at least 1"):
+        expected_calibration_error(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64), bins=0)
+    with pytest.raises(
+        ValueError, match="probabilities: from -1 to 2.5, expected 0 to 1; put logits through a softmax"
+    ):
+        expected_calibration_error(torch.tensor([[-1.0, 2.5]]), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="targets: from 0 to 2, expected 0 to 1, the answers"):
+        recall_at_k(torch.zeros(3, 2), 1)
+    with pytest.raises(ValueError, match="targets: from -1 to 0, expected 0 to 1, the answers"):
+        recall_at_k(torch.zeros(2, 2), 1, targets=torch.tensor([-1, 0]))
     with pytest.raises(ValueError, match="k is 6, expected 1 to the 5 classes"):
         top_k_accuracy(torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64), 6)
