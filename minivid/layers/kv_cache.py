@@ -34,7 +34,8 @@ class KVCache:
             raise ValueError(f"capacity is {capacity}, expected at least 1 token")
         self.capacity = capacity
         self.length = 0
-        self._kept: tuple[Tensor, Tensor] | None = None  # keys, values: b heads capacity k; length of them are filled
+        self._keys: Tensor | None = None  # b heads capacity k, of which the first `length` are filled
+        self._values: Tensor | None = None
 
     def append(
         self, keys: Float[Tensor, "b heads n k"], values: Float[Tensor, "b heads n k"]
@@ -53,20 +54,10 @@ class KVCache:
             ShapeError: if keys and values differ in shape, or are not of the shape, dtype and device of the first ones.
         """
         self._check(keys, values)
-        end = self.length + keys.shape[2]
-        if self._kept is None:
-            self.capacity = max(self.capacity, end)
-            self._kept = tuple(x.new_empty(*x.shape[:2], self.capacity, x.shape[3]) for x in (keys, values))
-        if torch.is_grad_enabled() and any(x.requires_grad for x in (keys, values, *self._kept)):
-            past = (kept[:, :, : self.length] for kept in self._kept)
-            self._kept = tuple(torch.cat(pair, 2) for pair in zip(past, (keys, values), strict=True))
-            self.capacity = end
-        else:
-            self._make_room(end)
-            for kept, new in zip(self._kept, (keys, values), strict=True):
-                kept[:, :, self.length : end] = new
-        self.length = end
-        return self._kept[0][:, :, :end], self._kept[1][:, :, :end]
+        self._keys, self._values = self._joined(self._keys, keys), self._joined(self._values, values)
+        self.capacity = self._keys.shape[2]
+        self.length += keys.shape[2]
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
     def crop(self, length: int) -> None:
         """Forget all but the first tokens: one prompt can be continued in several ways.
@@ -81,22 +72,27 @@ class KVCache:
             raise ShapeError(f"length: {length}, expected 0 to {self.length}, the tokens that are kept")
         self.length = length
 
-    def _make_room(self, end: int) -> None:
-        if end > self.capacity:
-            self.capacity = max(2 * self.capacity, end)
-            larger = tuple(kept.new_empty(*kept.shape[:2], self.capacity, kept.shape[3]) for kept in self._kept)
-            for new, old in zip(larger, self._kept, strict=True):
-                new[:, :, : self.length] = old[:, :, : self.length]
-            self._kept = larger
+    def _joined(self, kept: Tensor | None, new: Tensor) -> Tensor:
+        """What is kept with the new tokens behind it, in the same memory where there is room."""
+        end = self.length + new.shape[2]
+        if kept is None:
+            kept = new.new_empty(*new.shape[:2], max(self.capacity, end), new.shape[3])
+        if torch.is_grad_enabled():
+            return torch.cat([kept[:, :, : self.length], new], 2)
+        if end > kept.shape[2]:
+            larger = new.new_empty(*new.shape[:2], max(2 * kept.shape[2], end), new.shape[3])
+            larger[:, :, : self.length] = kept[:, :, : self.length]
+            kept = larger
+        kept[:, :, self.length : end] = new
+        return kept
 
     def _check(self, keys: Tensor, values: Tensor) -> None:
         if keys.ndim != 4 or keys.shape != values.shape:
             raise ShapeError(
                 f"keys {tuple(keys.shape)} and values {tuple(values.shape)}: expected b heads n k, the same for both"
             )
-        for name, new, kept in zip(("keys", "values"), (keys, values), self._kept or (), strict=False):
-            same = new.shape[:2] == kept.shape[:2] and new.shape[3] == kept.shape[3]
-            if not same or new.dtype != kept.dtype or new.device != kept.device:
+        for name, new, kept in (("keys", keys, self._keys), ("values", values, self._values)):
+            if kept is not None and _of_a_kind(new) != _of_a_kind(kept):
                 b, heads, _, k = kept.shape
                 raise ShapeError(
                     f"{name}: shape {tuple(new.shape)}, {new.dtype} on {new.device}, expected b={b}, heads={heads}, n, "
@@ -105,3 +101,9 @@ class KVCache:
 
     def __repr__(self) -> str:
         return f"KVCache(length={self.length}, capacity={self.capacity})"
+
+
+def _of_a_kind(x: Tensor) -> tuple:
+    """All that appended tokens have in common; only their number may differ."""
+    b, heads, _, k = x.shape
+    return b, heads, k, x.dtype, x.device

@@ -111,21 +111,52 @@ def test_cache_forgets_what_is_cropped(impl, case, data):
 # ---- what a law cannot ask
 
 
+@given(keys_values_pieces(), st.integers(1, 4), st.data())
+def test_written_in_place_or_copied_the_tokens_are_the_same(case, capacity, data):
+    keys, values, pieces = case
+    length = data.draw(st.integers(0, sum(pieces)))
+    for recorded in (False, True):  # gradients: while they are recorded, every append copies
+        with torch.set_grad_enabled(recorded):
+            cache = KVCache(capacity)
+            for pair in zip(keys.split(pieces, 2), values.split(pieces, 2), strict=True):
+                kept = cache.append(*pair)
+            assert torch.equal(torch.stack(kept), torch.stack([keys, values]))
+            cache.crop(length)
+            kept = cache.append(keys + 5, values + 5)
+        want = [torch.cat([x[:, :, :length], x + 5], 2) for x in (keys, values)]
+        assert torch.equal(torch.stack(kept), torch.stack(want))
+
+
 def test_what_is_given_may_be_written_over_afterwards():
-    cache, keys = KVCache(), normal(0, 1, 2, 3, 5)
-    want = keys.clone()
-    cache.append(keys, keys)
-    keys.zero_()
-    kept, _ = cache.append(want, want)
-    assert torch.equal(kept, torch.cat([want, want], 2))
+    for recorded in (True, False):
+        cache, keys = KVCache(), normal(0, 1, 2, 3, 5)
+        want = keys.clone()
+        with torch.set_grad_enabled(recorded):
+            cache.append(keys, keys)
+            keys.zero_()
+            kept, _ = cache.append(want, want)
+        assert torch.equal(kept, torch.cat([want, want], 2))
 
 
 def test_what_came_back_earlier_stays_as_it_was():
-    cache, keys = KVCache(capacity=4), normal(0, 1, 2, 7, 5)
-    first, _ = cache.append(keys[:, :, :3], keys[:, :, :3])
-    cache.append(keys[:, :, 3:4], keys[:, :, 3:4])  # fits
-    cache.append(keys[:, :, 4:], keys[:, :, 4:])  # does not
-    assert torch.equal(first, keys[:, :, :3])
+    keys = normal(0, 1, 2, 7, 5)
+    for recorded in (True, False):
+        cache = KVCache(capacity=4)
+        with torch.set_grad_enabled(recorded):
+            first, _ = cache.append(keys[:, :, :3], keys[:, :, :3])
+            cache.append(keys[:, :, 3:4], keys[:, :, 3:4])  # fits
+            cache.append(keys[:, :, 4:], keys[:, :, 4:])  # does not
+        assert torch.equal(first, keys[:, :, :3])
+
+
+def test_room_is_that_of_the_capacity_or_of_the_first_tokens():
+    assert repr(KVCache()) == "KVCache(length=0, capacity=64)"
+    for n, room in ((3, 5), (5, 5), (7, 7)):
+        cache = KVCache(capacity=5)
+        with torch.no_grad():
+            keys, values = cache.append(torch.zeros(1, 1, n, 1), torch.zeros(1, 1, n, 1))
+        assert cache.capacity == room
+        assert keys.untyped_storage().nbytes() == values.untyped_storage().nbytes() == 4 * room
 
 
 def test_room_is_doubled_so_that_few_tokens_are_copied():
@@ -134,16 +165,17 @@ def test_room_is_doubled_so_that_few_tokens_are_copied():
         for _ in range(33):
             keys, _ = cache.append(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
             rooms.add((cache.capacity, keys.untyped_storage().nbytes() // 4))
+        cache.append(torch.zeros(1, 1, 200, 1), torch.zeros(1, 1, 200, 1))
     assert rooms == {(2, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64)}
-    cache.append(torch.zeros(1, 1, 200, 1), torch.zeros(1, 1, 200, 1))
     assert cache.capacity == cache.length == 233
 
 
 def test_nothing_moves_while_there_is_room():
     cache, places = KVCache(capacity=9), set()
-    for n in (4, 1, 4):
-        keys, values = cache.append(torch.ones(2, 3, n, 5), torch.ones(2, 3, n, 5))
-        places.add((keys.data_ptr(), values.data_ptr()))
+    with torch.no_grad():
+        for n in (4, 1, 4):
+            keys, values = cache.append(torch.ones(2, 3, n, 5), torch.ones(2, 3, n, 5))
+            places.add((keys.data_ptr(), values.data_ptr()))
     assert len(places) == 1
 
 
@@ -169,6 +201,17 @@ def test_a_frozen_prompt_may_be_followed_by_tokens_that_learn():
     assert torch.equal(keys[:, :, :3], prompt)
 
 
+def test_queries_may_learn_while_keys_and_values_are_frozen():
+    # The backward pass of the query needs the keys of its time: written over, they are gone.
+    query, key, value = normal(0, 1, 2, 3, 5).requires_grad_(), normal(1, 1, 2, 3, 5), normal(2, 1, 2, 3, 5)
+    cache, outputs = KVCache(capacity=8), []
+    for piece in zip(*(x.split(1, 2) for x in (query, key, value)), strict=True):
+        outputs.append(attend(piece[0], *cache.append(*piece[1:]))[0])
+    (got,) = torch.autograd.grad(torch.cat(outputs, 2).square().sum(), query)
+    (want,) = torch.autograd.grad(attend(query, key, value, causal_mask(3, 3))[0].square().sum(), query)
+    torch.testing.assert_close(got, want)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_cache_takes_the_dtype_of_what_it_is_given(dtype):
     keys, values = KVCache().append(torch.ones(1, 1, 2, 3, dtype=dtype), torch.ones(1, 1, 2, 3, dtype=dtype))
@@ -177,7 +220,8 @@ def test_cache_takes_the_dtype_of_what_it_is_given(dtype):
 
 def test_cache_shows_its_numbers():
     cache = KVCache(capacity=5)
-    cache.append(torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3))
+    with torch.no_grad():
+        cache.append(torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3))
     assert repr(cache) == "KVCache(length=2, capacity=5)"
 
 
@@ -191,6 +235,11 @@ def test_append_names_what_does_not_fit():
             cache.append(torch.zeros(shape), torch.zeros(shape))
     with pytest.raises(ShapeError, match=r"torch.float64 on cpu, expected b=2, heads=3, n, k=7, torch.float32 on cpu"):
         cache.append(torch.zeros(2, 3, 1, 7).double(), torch.zeros(2, 3, 1, 7).double())
+    new, first = torch.zeros(2, 3, 1, 7), "expected b=2, heads=3, n, k=7, torch.float32 on cpu, as appended first"
+    with pytest.raises(ShapeError, match=rf"values: shape \(2, 3, 1, 7\), torch.float64 on cpu, {first}"):
+        cache.append(new, new.double())
+    with pytest.raises(ShapeError, match=rf"keys: shape \(2, 3, 1, 7\), torch.float32 on meta, {first}"):
+        cache.append(new.to("meta"), new)
     with pytest.raises(ShapeError, match=r"keys \(2, 3, 1, 7\) and values \(2, 3, 2, 7\): expected b heads n k"):
         cache.append(torch.zeros(2, 3, 1, 7), torch.zeros(2, 3, 2, 7))
     with pytest.raises(ShapeError, match=r"keys \(3, 1, 7\) and values \(3, 1, 7\)"):

@@ -1,3 +1,4 @@
+import inspect
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -218,6 +219,23 @@ def test_worked_example_has_10800_tokens():
     assert grid == (15, 40, 72)
     assert library.token_count(grid) == 10800
     assert type(library.token_count(grid)) is int
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (library.patchify, ["frames"]),
+        (library.unpatchify, ["patches", "grid"]),
+        (library.grid_of, ["frames", "height", "width"]),
+        (library.token_count, ["grid"]),
+        (library.patch_positions, ["grid"]),
+        (library.write_patches, ["pixels", "rows"]),
+    ],
+)
+def test_sizes_are_given_by_name(function, inputs):
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
+    assert [name for name, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD] == inputs
+    assert {kind for name, kind in kinds.items() if name not in inputs} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_sizes_that_are_not_given_are_the_same_everywhere():
