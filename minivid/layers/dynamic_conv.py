@@ -75,7 +75,7 @@ class DynamicConv3d(nn.Module):
             at first. The paper starts at 30 and lowers it to 1 over ten epochs: set the attribute.
 
     Raises:
-        ValueError: if kernels or reduction is below 1, temperature not above 0, or as for `Conv3d`.
+        ValueError: if kernels or reduction is below 1, temperature not above 0 or infinite, or as for `Conv3d`.
 
     Source: Chen et al. 2020, section 3 (arXiv:1912.03458).
     """
@@ -99,7 +99,7 @@ class DynamicConv3d(nn.Module):
         if kernels < 1 or reduction < 1:
             raise ValueError(f"kernels is {kernels} and reduction {reduction}, expected both at least 1")
         if not 0.0 < temperature < math.inf:
-            raise ValueError(f"temperature is {temperature}, expected a number above 0")
+            raise ValueError(f"temperature is {temperature}, expected a finite number above 0")
         # Each drawn as one convolution of its own: they start different, or they would stay alike for ever.
         drawn = [
             Conv3d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)

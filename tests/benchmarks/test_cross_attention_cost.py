@@ -115,14 +115,16 @@ def compare(call, what, width, heads, *shapes):
 STREAMS = ((2, 1568, 768), (2, 64, 768))
 
 
-# The plain form keeps the weights, and for the gradient what they were made of: 9 MiB each time and direction.
-@pytest.mark.parametrize("call, most, plain_extra", [(forward, 1.15, 64), (forward_and_backward, 1.15, 192)])
-def test_the_block_costs_little_more_than_torchs(call, most, plain_extra):
+# The plain form keeps the weights, to be looked at, and for the gradient what they were made of: of the three, only its
+# memory has no bound.
+@pytest.mark.parametrize("call", [forward, forward_and_backward])
+def test_the_block_costs_little_more_than_torchs(call):
     measured = compare(call, "block", 768, 12, *STREAMS)
     for kernel in ("plain", "blocks", "fused"):
         time, extra = measured[kernel]
-        assert time <= most, f"{kernel}: {time:.2f} of the time of torch's modules"
-        assert extra <= (plain_extra if kernel == "plain" else 32), f"{kernel}: {extra:.0f} MiB more than torch's"
+        assert time <= 1.15, f"{kernel}: {time:.2f} of the time of torch's modules"
+        if kernel != "plain":
+            assert extra <= 32, f"{kernel}: {extra:.0f} MiB more than torch's modules"
 
 
 # 8 and 32 frames of 14 x 14 patches, 768 wide: TimeSformer, and a longer clip.

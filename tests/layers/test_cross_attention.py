@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from einops import rearrange
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import normal, seeds, small, whole
 from torch import Tensor, nn
@@ -105,6 +105,7 @@ def order_of(count: int, seed: int) -> Tensor:
 
 
 @pytest.mark.law("cross_modal_attend")
+@settings(max_examples=10)  # each later law looks at the shapes too
 @given(clip_and_text())
 def test_cross_modal_attend_returns_outputs_and_weights_of_both(impl, case):
     """Four tensors: what each frame and each word gathered, then the weights of the frames and those of the words."""
@@ -333,11 +334,30 @@ def compared(got, want, claim: str, **shown) -> None:
 
 
 @pytest.mark.law("CrossModalAttention")
+@settings(max_examples=10)  # each later law looks at the shapes too
 @given(streams())
 def test_the_block_keeps_the_shapes_of_both_streams(impl, case):
     """video and text come back as a pair, each in its own shape."""
     video, text, *_, seed = case
     both(impl, block(impl, seed), video, text)
+
+
+@pytest.mark.law("CrossModalAttention")
+@settings(max_examples=20)
+@given(streams())
+def test_the_block_reads_both_streams_as_they_came(impl, case):
+    """What a stream gathers does not depend on how the other reads: both happen at once."""
+    video, text, *_, seed = case
+    module, state = block(impl, seed), weights_of(seed, CrossModalAttention, *WIDTHS)
+    before = both(impl, module, video, text)
+    sides = (
+        (1, "text", "b n text_dim", "video_reads_text", "video"),
+        (0, "video", "b s video_dim", "text_reads_video", "text"),
+    )
+    for which, name, axes, reader, other in sides:
+        module.load_state_dict({key: x + 1.0 * key.startswith(reader) for key, x in state.items()})
+        claim = f"the {name} changes with the weights of {reader}: does it read a {other} that has read already?"
+        agree(both(impl, module, video, text)[which], before[which], claim, axes=axes, video=video, text=text)
 
 
 @pytest.mark.law("CrossModalAttention")
@@ -351,31 +371,14 @@ def test_the_block_adds_what_each_stream_gathers_from_the_other(impl, case):
 
 
 @pytest.mark.law("CrossModalAttention")
-@given(streams())
-def test_the_block_reads_both_streams_as_they_came(impl, case):
-    """What the text gathers does not depend on how the video reads: both happen at once."""
-    video, text, *_, seed = case
-    state = weights_of(seed, CrossModalAttention, *WIDTHS)
-    results = []
-    for other in (0.0, 1.0):
-        module = impl.CrossModalAttention(*WIDTHS)
-        module.load_state_dict({k: x + other * k.startswith("video_reads_text") for k, x in state.items()})
-        results.append(both(impl, module, video, text)[1])
-    claim = "the text changes when only the weights of video_reads_text do: it reads a video that was already changed"
-    agree(results[1], results[0], claim, axes="b n text_dim", video=video, text=text)
-
-
-@pytest.mark.law("CrossModalAttention")
-@given(streams())
-def test_the_block_shares_one_among_the_tokens_that_are_there(impl, case):
+@given(streams(), st.sampled_from([("text_mask",), ("video_mask",), ("video_mask", "text_mask")]))
+def test_the_block_shares_one_among_the_tokens_that_are_there(impl, case, names):
     """With masks, the sums run over the tokens that are there, and padding comes out as zeros."""
     video, text, video_mask, text_mask, seed = case
-    masks = dict(video_mask=video_mask, text_mask=text_mask)
-    module, state = block(impl, seed), weights_of(seed, CrossModalAttention, *WIDTHS)
-    for chosen in ({"text_mask": text_mask}, {"video_mask": video_mask}, masks):
-        got = both(impl, module, video, text, **chosen)
-        want = block_written_out(state, video, text, **chosen)
-        compared(got, want, f"with {' and '.join(chosen)} it is another", video=video, text=text, **chosen)
+    chosen = {name: dict(video_mask=video_mask, text_mask=text_mask)[name] for name in names}
+    got = both(impl, block(impl, seed), video, text, **chosen)
+    want = block_written_out(weights_of(seed, CrossModalAttention, *WIDTHS), video, text, **chosen)
+    compared(got, want, f"with {' and '.join(names)} it is another", video=video, text=text, **chosen)
 
 
 @pytest.mark.law("CrossModalAttention")
@@ -384,11 +387,10 @@ def test_the_block_never_reads_padding(impl, case, number):
     """A padded token can hold anything, NaN included, and changes nothing."""
     video, text, video_mask, text_mask, seed = case
     masks = dict(video_mask=video_mask, text_mask=text_mask)
-    module = block(impl, seed)
     spoilt = [x.masked_fill(~mask[..., None], number) for x, mask in ((video, video_mask), (text, text_mask))]
-    got = both(impl, module, *spoilt, **masks)
-    claim = "a number in the padding changes it"
-    compared(got, both(impl, module, video, text, **masks), claim, video=spoilt[0], text=spoilt[1], **masks)
+    got = both(impl, block(impl, seed), *spoilt, **masks)
+    want = block_written_out(weights_of(seed, CrossModalAttention, *WIDTHS), video, text, **masks)
+    compared(got, want, "a number in the padding changes it", video=spoilt[0], text=spoilt[1], **masks)
 
 
 @pytest.mark.law("CrossModalAttention")
@@ -396,27 +398,25 @@ def test_the_block_never_reads_padding(impl, case, number):
 def test_the_block_adds_nothing_from_a_side_that_is_padding_alone(impl, case):
     """A clip without a text comes out as it went in, and a text without a clip: not NaN, and not a bias."""
     video, text, video_mask, text_mask, seed = case
-    module = block(impl, seed)
-    nothing = torch.zeros_like(text_mask)
-    got, empty = both(impl, module, video, text, video_mask=video_mask, text_mask=nothing)
-    claim = "the clip changes though its text is padding alone"
-    agree(got, video * video_mask[..., None], claim, axes="b s video_dim", video=video, text_mask=nothing)
-    agree(empty, torch.zeros_like(text), "padding does not come out as zeros", axes="b n text_dim", text_mask=nothing)
-    nothing = torch.zeros_like(video_mask)
-    _, got = both(impl, module, video, text, video_mask=nothing, text_mask=text_mask)
-    claim = "the text changes though its clip is padding alone"
-    agree(got, text * text_mask[..., None], claim, axes="b n text_dim", text=text, video_mask=nothing)
+    text_mask[0] = False  # the first clip has no text,
+    video_mask[1:] = False  # the second text, where there is one, no clip
+    masks = dict(video_mask=video_mask, text_mask=text_mask)
+    got = both(impl, block(impl, seed), video, text, **masks)
+    claim = "it should come out as it went in, with zeros at the padding, where its other side is padding alone"
+    compared(got, (video * video_mask[..., None], text * text_mask[..., None]), claim, video=video, text=text, **masks)
 
 
 @pytest.mark.law("CrossModalAttention")
 @given(streams())
-def test_the_block_follows_the_order_of_the_words(impl, case):
-    """Words in another order: the text comes out in that order, the video as before."""
+def test_the_block_follows_the_order_of_both_streams(impl, case):
+    """Words and frames in another order come out in that order, and are the same."""
     video, text, *_, seed = case
-    module, order = block(impl, seed), order_of(text.shape[1], seed)
+    module = block(impl, seed)
+    frames, words = order_of(video.shape[1], seed), order_of(text.shape[1], seed + 1)
     want_video, want_text = both(impl, module, video, text)
-    got = both(impl, module, video, text[:, order])
-    compared(got, (want_video, want_text[:, order]), "words in another order spoil it", text=text, order=order)
+    got = both(impl, module, video[:, frames], text[:, words])
+    want, shown = (want_video[:, frames], want_text[:, words]), dict(video=video, text=text, frames=frames, words=words)
+    compared(got, want, "another order of frames and words spoils it", **shown)
 
 
 @pytest.mark.law("CrossModalAttention")
@@ -431,31 +431,32 @@ def test_the_block_does_the_same_to_exchanged_streams(impl, case):
     names |= {new: old for old, new in names.items()}
     module.load_state_dict({names[(parts := key.split(".", 1))[0]] + "." + parts[1]: x for key, x in state.items()})
     got_text, got_video = both(impl, module, text, video, video_mask=text_mask, text_mask=video_mask)
-    want = both(impl, block(impl, seed), video, text, video_mask=video_mask, text_mask=text_mask)
+    want = block_written_out(state, video, text, video_mask, text_mask)
     compared((got_video, got_text), want, "not the same when the streams change places", video=video, text=text)
 
 
 @pytest.mark.law("CrossModalAttention")
+@settings(max_examples=20)
 @given(streams())
 def test_the_block_sends_gradients_to_both_streams(impl, case):
     """Each output moves both inputs; padding gets no gradient, and nothing is NaN."""
     video, text, video_mask, text_mask, seed = case
-    masks = dict(video_mask=video_mask, text_mask=text_mask)
-    state, module = weights_of(seed, CrossModalAttention, *WIDTHS), block(impl, seed)
+    masks, state = dict(video_mask=video_mask, text_mask=text_mask), weights_of(seed, CrossModalAttention, *WIDTHS)
     shown = dict(video=video, text=text, **masks)
-    for which in (0, 1):
-        inputs = [x.masked_fill(~m[..., None], math.nan) for x, m in ((video, video_mask), (text, text_mask))]
-        inputs = [x.requires_grad_() for x in inputs]
-        output = both(impl, module, *inputs, **masks)[which]
-        holds(output.requires_grad, "a result is cut off from its inputs (detach?)", **shown)
-        found = torch.autograd.grad(output.square().sum(), inputs, allow_unused=True)
-        doubles = [x.double().requires_grad_() for x in (video, text)]
-        want = block_written_out(state, *doubles, **masks)[which]
-        wants = torch.autograd.grad(want.square().sum(), doubles, allow_unused=True)
-        for name, mask, got, right in zip(("video", "text"), (video_mask, text_mask), found, wants, strict=True):
-            claim = f"the gradient from the {('video', 'text')[which]} to the {name} is another"
-            holds(got is not None, f"no gradient reaches the {name}", **shown)
-            agree(got, right * mask[..., None], claim, atol=1e-2, rtol=1e-3, **shown)
+    inputs = [x.masked_fill(~m[..., None], math.nan) for x, m in ((video, video_mask), (text, text_mask))]
+    inputs = [x.requires_grad_() for x in inputs]
+    outputs = both(impl, block(impl, seed), *inputs, **masks)
+    holds(all(x.requires_grad for x in outputs), "a result is cut off from its inputs (detach?)", **shown)
+    doubles = [x.double().requires_grad_() for x in (video, text)]
+    # Times two, so that what one output misses is not made up for by the other.
+    results = (outputs, inputs), (block_written_out(state, *doubles, **masks), doubles)
+    found, wants = (
+        torch.autograd.grad(v.square().sum() + 2 * t.square().sum(), x, allow_unused=True) for (v, t), x in results
+    )
+    for name, mask, got, want in zip(("video", "text"), (video_mask, text_mask), found, wants, strict=True):
+        holds(got is not None, f"no gradient reaches the {name}", **shown)
+        claim = f"the gradient that reaches the {name} is another"
+        agree(got, want * mask[..., None], claim, atol=1e-2, rtol=1e-3, **shown)
 
 
 # ---- laws of TemporalAttention
@@ -504,6 +505,7 @@ def place_by_place(seed: int, x: Tensor, mask: Tensor | None, causal: bool) -> T
 
 
 @pytest.mark.law("TemporalAttention")
+@settings(max_examples=10)  # each later law looks at the shape too
 @given(places())
 def test_temporal_attention_keeps_the_shape(impl, case):
     """b t s d goes in, b t s d comes out."""
@@ -586,6 +588,7 @@ def test_hide_padding_keeps_tokens_and_puts_zeros_elsewhere(impl, b, n, d, seed,
     """Where the mask is True the tokens stay, elsewhere there are zeros, whatever stood there."""
     mask = normal(seed, b, n) > 0
     tokens = normal(seed + 1, b, n, d)
+    tokens[0, 0, 0] = math.inf  # of a token such a number is kept, and can be found
     x = tokens.masked_fill(~mask[..., None], number)
     want = torch.where(mask[..., None], tokens, torch.zeros(()))
     agree(impl.hide_padding(x, mask), want, "not the tokens, with zeros at the padding", axes="b n d", x=x, mask=mask)
@@ -878,6 +881,14 @@ def test_dropout_along_time_stops_when_evaluating():
     assert torch.equal(module(x), module(x))
 
 
+def test_the_causal_mask_is_made_where_the_tokens_are():
+    module, x, mask = along_time(library, 0, causal=True), normal(0, 2, 5, 3, 4), torch.ones(2, 5, dtype=torch.bool)
+    want = module(x)
+    with torch.device("meta"):  # where new tensors go unless they are told
+        assert torch.equal(module(x), want)
+        assert torch.equal(module(x, frame_mask=mask), want)
+
+
 # ---- how the modules run
 
 
@@ -980,6 +991,13 @@ def test_defaults_are_those_of_the_house():
         assert (attention.kernel, attention.dropout, attention.num_heads) == ("plain", 0.0, 2)
         assert all(projection.bias is not None for projection in attention.children())
     assert CrossAttention(3, 5, 6, 2).kernel == "plain" and CrossAttention(3, 5, 6, 2).dropout == 0.0
+
+
+@pytest.mark.parametrize("kernel", ["blocks", "fused"])
+def test_the_kernel_is_that_of_every_attention_inside(kernel):
+    block_of_both, layer = CrossModalAttention(3, 5, 6, 2, kernel=kernel), TemporalAttention(6, 2, kernel=kernel)
+    for attention in (block_of_both.video_reads_text, block_of_both.text_reads_video, layer.attention):
+        assert attention.kernel == kernel
 
 
 @pytest.mark.parametrize(

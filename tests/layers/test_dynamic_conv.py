@@ -1,5 +1,7 @@
 """Dynamic convolution: mixing kernels is mixing results, and every clip gets its own mixture."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -189,6 +191,20 @@ def test_the_kernels_start_different():
     assert module.weight.abs().max() <= 81**-0.5  # as Conv3d starts: 81 numbers under a kernel
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_every_kernel_starts_as_a_convolution_of_its_own(bias):
+    torch.manual_seed(3)
+    module = DynamicConv3d(3, 5, (1, 2, 3), kernels=2, bias=bias)
+    torch.manual_seed(3)
+    plain = [Conv3d(3, 5, (1, 2, 3), bias=bias) for _ in range(2)]
+    assert torch.equal(module.weight, torch.stack([conv.weight for conv in plain]))
+    assert module.bias is None if not bias else torch.equal(module.bias, torch.stack([conv.bias for conv in plain]))
+
+
+def test_the_temperature_starts_where_the_paper_does():
+    assert DynamicConv3d(3, 5, 1).temperature == 30.0
+
+
 def test_dynamic_conv3d_passes_gradcheck():
     case = [normal(i, *shape, dtype=torch.float64).requires_grad_() for i, shape in enumerate(
         [(2, 2, 2, 3, 2), (2, 3), (3, 2, 1, 2, 1, 2), (3, 2)])]  # fmt: skip
@@ -221,12 +237,16 @@ def test_dynamic_conv3d_compiles():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernels": 0}, "kernels is 0 and reduction 4"),
-        ({"reduction": 0}, "kernels is 4 and reduction 0"),
-        ({"temperature": 0.0}, "temperature is 0.0, expected a number above 0"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"groups": 2}, "in_channels 3 is not a multiple of groups 2"),
-        ({"stride": 0}, "stride is 0"),
+        ({"kernels": 0}, "^kernels is 0 and reduction 4, expected both at least 1$"),
+        ({"reduction": 0}, "^kernels is 4 and reduction 0, expected both at least 1$"),
+        ({"temperature": 0.0}, "^temperature is 0.0, expected a finite number above 0$"),
+        ({"temperature": -2.0}, "^temperature is -2.0, expected a finite number above 0$"),
+        ({"temperature": float("inf")}, "^temperature is inf, expected a finite number above 0$"),
+        ({"temperature": float("nan")}, "^temperature is nan, expected a finite number above 0$"),
+        ({"groups": 2}, "^in_channels 3 is not a multiple of groups 2"),
+        ({"stride": 0}, "^stride is 0"),
+        ({"padding": -1}, "^padding is -1"),
+        ({"dilation": 0}, "^dilation is 0"),
     ],
 )
 def test_constructor_names_what_does_not_go_together(options, message):
@@ -236,7 +256,12 @@ def test_constructor_names_what_does_not_go_together(options, message):
 
 @pytest.mark.usefixtures("unchecked")
 def test_shapes_that_do_not_fit_are_named():
-    with pytest.raises(ShapeError, match=r"attention: shape \(2, 3\), expected b kernels = \(2, 4\)"):
-        dynamic_conv3d(torch.zeros(2, 1, 3, 3, 3), torch.zeros(2, 3), torch.zeros(4, 1, 1, 1, 1, 1))
-    with pytest.raises(ShapeError, match=r"input: shape \(2, 4, 5, 5, 5\), expected b c t h w with c=3"):
-        DynamicConv3d(3, 5, 3)(torch.zeros(2, 4, 5, 5, 5))
+    for shape in ((2, 3), (3, 4), (2,)):
+        message = f"attention: shape {shape}, expected b kernels = (2, 4); every clip has one number for every kernel"
+        with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
+            dynamic_conv3d(torch.zeros(2, 1, 3, 3, 3), torch.zeros(shape), torch.zeros(4, 1, 1, 1, 1, 1))
+    for shape in ((2, 4, 5, 5, 5), (3, 5, 5, 5)):
+        message = f"input: shape {shape}, expected b c t h w with c=3"
+        for call in (DynamicConv3d(3, 5, 3), DynamicConv3d(3, 5, 3).attention):
+            with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
+                call(torch.zeros(shape))

@@ -149,6 +149,13 @@ def test_dropout_acts_on_the_hidden_numbers_while_training_only():
     assert module.eval()(torch.ones(1)).item() == pytest.approx(1000)
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+def test_feed_forward_makes_its_weights_where_and_as_asked(dtype):
+    module = FeedForward(3, 5, device="meta", dtype=dtype)
+    assert {(p.device.type, p.dtype) for p in module.parameters()} == {("meta", dtype or torch.float32)}
+    assert FeedForward(3, 5, dtype=dtype).up_proj.weight.device.type == "cpu"
+
+
 def test_another_activation_is_used():
     module = FeedForward(3, 5, activation=torch.relu)
     x = normal(0, 2, 3)

@@ -39,7 +39,10 @@ def step_case(seed: int, b: int, c: int, d: int, blocks: int, dtype: torch.dtype
 
 def stepped(impl, input: Tensor, h: Tensor, c: Tensor, *weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """What lstm_step gives, a pair of tensors; every law of lstm_step goes through here."""
+    before = h.clone(), c.clone()
     got = impl.lstm_step(input, (h, c), *weights)
+    kept = torch.equal(h, before[0]) and torch.equal(c, before[1])
+    holds(kept, "lstm_step writes into the state that it is given", h=before[0], c=before[1])
     pair = isinstance(got, tuple) and len(got) == 2 and all(isinstance(x, Tensor) for x in got)
     holds(pair, "lstm_step returns (h, c), a tuple of two tensors", input=input, h=h, c=c)
     return got
@@ -64,8 +67,8 @@ def walked(layer, *arguments, **options) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def alike(got, want, claim: str, axes=("t b d", "walks b d", "walks b d"), **case) -> None:
-    """output, h and c beside what they should be."""
-    for name, mine, right, letters in zip(("output", "h", "c"), got, want, axes, strict=False):
+    """output, h and c beside what they should be; of a step, h and c."""
+    for name, mine, right, letters in zip(("output", "h", "c")[-len(axes) :], got, want, axes, strict=False):
         agree(mine, right, f"{claim}: {name}", axes=letters, **case)
 
 
@@ -412,28 +415,16 @@ def test_lstm_walks_in_both_directions(impl, t, b, d, layers, seed):
 
 
 @pytest.mark.law("LSTM")
-@given(clips_with_lengths(), st.booleans(), seeds)
-def test_lstm_never_reads_padding(impl, case, bidirectional, seed):
-    """With lengths, every clip gives what it gives alone, without its padding; behind its end stand zeros."""
+@given(clips_with_lengths(), st.integers(1, 2), st.booleans(), st.sampled_from([9.0, math.nan]), seeds)
+def test_lstm_never_reads_padding(impl, case, layers, bidirectional, padding, seed):
+    """With lengths, every clip gives what it gives alone, whatever its padding holds; behind its end stand zeros."""
     _, lengths = case
-    ours, theirs = twins(impl, "LSTM", seed, 2, 2, bidirectional=bidirectional)
+    ours, theirs = twins(impl, "LSTM", seed, 2, 2, layers, bidirectional=bidirectional)
     input = normal(seed + 20, len(case[0]), len(lengths), 2)
-    want = one_by_one(theirs, input, lengths)
-    alike(
-        walked(ours, input, lengths=lengths), want, "a padded clip is not the clip alone", input=input, lengths=lengths
-    )
-
-
-@pytest.mark.law("LSTM")
-@given(clips_with_lengths())
-def test_lstm_is_not_touched_by_what_the_padding_holds(impl, case):
-    """Padding of 9 or of NaN: no number that comes out differs."""
-    x, lengths = case
-    ours, _ = twins(impl, "LSTM", 0, x.shape[2], 2, 2, bidirectional=True)
-    frame = torch.arange(len(x))[:, None]
-    padded = [torch.where((frame < lengths)[..., None], x / 4, value) for value in (9.0, math.nan)]
-    results = [walked(ours, input, lengths=lengths) for input in padded]
-    alike(results[1], results[0], "the padding is read", lengths=lengths)
+    visible = torch.arange(len(input))[:, None] < lengths
+    input, want = torch.where(visible[..., None], input, padding), one_by_one(theirs, input, lengths)
+    claim = "a padded clip is not the clip alone"
+    alike(walked(ours, input, lengths=lengths), want, claim, input=input, lengths=lengths)
 
 
 @pytest.mark.law("LSTM")
@@ -452,14 +443,19 @@ def test_lstm_of_a_reversed_clip_has_its_halves_swapped(impl, case, seed):
 
 
 @pytest.mark.law("LSTM")
-@given(st.integers(1, 3), few, st.booleans(), seeds)
-def test_lstm_takes_batch_first_and_clips_alone(impl, t, b, bidirectional, seed):
+@given(st.integers(1, 3), few, st.booleans(), st.booleans(), seeds)
+def test_lstm_takes_batch_first_and_clips_alone(impl, t, b, bidirectional, stateful, seed):
     """With batch_first input and output are b t c, states stay as they are; a clip without the axis b stays without."""
     ours, theirs = twins(impl, "LSTM", seed, 2, 3, 1, True, True, 0.0, bidirectional)
-    for shape, axes in (((b, t, 2), ("b t d", "walks b d", "walks b d")), ((t, 2), ("t d", "walks d", "walks d"))):
-        input = normal(seed + 20, *shape)
-        output, end = theirs(input)
-        alike(walked(ours, input), (output, *end), "with batch_first", axes, input=input)
+    walks = 1 + bidirectional
+    for shape, start, axes in (
+        ((b, t, 2), (walks, b, 3), ("b t d", "walks b d", "walks b d")),
+        ((t, 2), (walks, 3), ("t d", "walks d", "walks d")),
+    ):
+        input, state = normal(seed + 20, *shape), tuple(normal(seed + 30 + i, *start) for i in range(2))
+        given_ = (input, state) if stateful else (input,)
+        output, end = theirs(*given_)
+        alike(walked(ours, *given_), (output, *end), "with batch_first", axes, input=input)
 
 
 # ---- torch as the oracle, over every option
@@ -777,6 +773,33 @@ def test_recur_hands_the_state_from_step_to_step():
     total, count = recur(lambda x, state: (state[0] + x, state[1] + 1), frames, (torch.zeros(1, 1), torch.ones(1, 1)))
     assert total.flatten().tolist() == [1, 3, 8]
     assert count.flatten().tolist() == [2, 3, 4]
+
+
+def test_recur_wants_as_many_tensors_after_every_frame():
+    with pytest.raises(ValueError, match="zip"):
+        recur(lambda x, state: (*state, x), torch.zeros(2, 1, 1), (torch.zeros(1, 1),))
+
+
+def test_frames_are_counted_where_the_clips_are():
+    x, lengths = torch.empty(4, 3, 2, device="meta"), torch.empty(3, dtype=torch.long, device="meta")
+    assert reverse(x, lengths).shape == padding_as_zero(x, lengths).shape == (4, 3, 2)
+    assert last(x, x[0], lengths).shape == (3, 2)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("narrow", [True, False])
+def test_the_walks_are_operators_that_keep_their_promises(narrow, learns):
+    # Of torch.compile and of what traces without numbers: the shapes, the memory layouts, and that nothing is written.
+    input = normal(0, 3, 4, 1).transpose(0, 1)
+    shapes = [(3, 5 - narrow), (3, 5), (20, 1), (20, 5 - narrow), (20,), (5 - narrow, 5)]
+    *tensors, bias, weight_hr = [normal(1 + i, *shape) for i, shape in enumerate(shapes)]
+    promises, weight_hr = ("test_schema", "test_faketensor"), weight_hr if narrow else None
+    forward = (input, *tensors, bias if narrow else None, weight_hr)
+    torch.library.opcheck(torch.ops.minivid.lstm, forward, test_utils=promises)
+    results = torch.ops.minivid.lstm(*forward)
+    to_outputs, to_cells = normal(8, *results[0].shape), normal(9, *results[1].shape) if learns else None
+    back = (to_outputs, to_cells, input, *tensors, weight_hr, *results, learns)
+    torch.library.opcheck(torch.ops.minivid.lstm_gradient, back, test_utils=promises)
 
 
 def test_a_walk_of_its_own_is_asked_for():

@@ -8,6 +8,7 @@ from strategies import normal, seeds, small
 from torch import nn
 
 from minivid.classroom.evidence import agree, holds
+from minivid.layers import norms
 from minivid.layers.norms import (
     BLOCK,
     LayerNorm,
@@ -199,6 +200,20 @@ def test_a_token_longer_than_a_block_is_a_block_of_its_own():
     torch.testing.assert_close(y, layer_norm(x), atol=1e-5, rtol=0)
     got, want = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (block_layer_norm, layer_norm))
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+    assert [len(block) for (block,) in norms._blocks(x)] == [1, 1]
+
+
+def test_a_block_takes_half_a_mebibyte_in_single_precision():
+    (first, *_) = next(norms._blocks(torch.empty(3 * BLOCK // 64, 64)))
+    assert first.nbytes == 2**19
+
+
+def test_a_compiler_is_given_layer_norm_itself(monkeypatch):
+    x, weight, bias = normal(0, 2, 3, 5), normal(1, 3, 5), normal(2, 3, 5)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    got = block_layer_norm(x, weight.requires_grad_(), bias, axes=2, eps=0.3)
+    assert torch.equal(got, layer_norm(x, weight, bias, axes=2, eps=0.3))
+    assert "Blocks" not in type(got.grad_fn).__name__
 
 
 def test_block_layer_norm_takes_no_tokens_and_tokens_that_do_not_lie_in_order():
@@ -227,21 +242,38 @@ def test_block_layer_norm_has_exact_gradients_of_every_order():
     assert torch.autograd.gradgradcheck(call, inputs)
 
 
+def with_settings(function):
+    """The function with settings that are not its own, so that a forgotten one shows."""
+    return lambda *tensors: function(*tensors, axes=2, eps=0.3)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own, at the first jvp
 def test_block_layer_norm_differentiates_forwards_and_twice():
-    inputs = [normal(i, *shape, dtype=torch.float64) for i, shape in enumerate([(2, 5), (5,), (5,)])]
-    changes = tuple(normal(i + 3, *x.shape, dtype=torch.float64) for i, x in enumerate(inputs))
-    got, want = (torch.func.jvp(f, tuple(inputs), changes)[1] for f in (block_layer_norm, layer_norm))
+    shapes = [(2, 3, 5), (3, 5), (3, 5)]
+    inputs = [normal(i, *shape, dtype=torch.float64) for i, shape in enumerate(shapes)]
+    changes = tuple(normal(i + 3, *shape, dtype=torch.float64) for i, shape in enumerate(shapes))
+    got, want = (torch.func.jvp(with_settings(f), tuple(inputs), changes)[1] for f in (block_layer_norm, layer_norm))
     torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
     for argument in range(3):
 
-        def change(x, function, argument=argument):
-            return function(*inputs[:argument], x, *inputs[argument + 1 :]).pow(3).sum()
+        def alone(x, function, argument=argument):
+            return with_settings(function)(*inputs[:argument], x, *inputs[argument + 1 :]).pow(3).sum()
 
         got, want = (
-            torch.func.hessian(lambda x, f=f: change(x, f))(inputs[argument]) for f in (block_layer_norm, layer_norm)
+            torch.func.hessian(lambda x, f=f: alone(x, f))(inputs[argument]) for f in (block_layer_norm, layer_norm)
         )
         torch.testing.assert_close(got, want, atol=1e-8, rtol=1e-8)
+        # Forwards through the way back, in the direction of one tensor only.
+        found = []
+        for function in (block_layer_norm, layer_norm):
+
+            def slopes(x, function=function, argument=argument):
+                tensors = (*inputs[:argument], x, *inputs[argument + 1 :])
+                return torch.func.grad(lambda *t: with_settings(function)(*t).pow(3).sum(), (0, 1, 2))(*tensors)
+
+            found.append(torch.func.jvp(slopes, (inputs[argument],), (changes[argument],))[1])
+        for got, want in zip(*found, strict=True):
+            torch.testing.assert_close(got, want, atol=1e-8, rtol=1e-8)
 
 
 def test_a_single_token_has_exact_gradients_of_every_order():
@@ -347,6 +379,20 @@ def test_half_precision_is_computed_in_float32(ours, theirs, dtype):
     assert got.dtype == dtype
     # One unit in the last place, on values up to 10: torch rounds once more in between.
     torch.testing.assert_close(got, want, atol=0, rtol=2 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [layer_norm, block_layer_norm])
+def test_half_precision_gives_what_single_precision_gives_rounded_once(function, dtype):
+    inputs = [tensor.to(dtype).requires_grad_() for tensor in (300.0 * normal(0, 3, 64), normal(1, 64), normal(2, 64))]
+    wide = [tensor.detach().float().requires_grad_() for tensor in inputs]
+    got, want = function(*inputs), function(*wide)
+    assert got.dtype == dtype and torch.equal(got, want.to(dtype))
+    grad = normal(3, 3, 64).to(dtype)
+    found = zip(torch.autograd.grad(got, inputs, grad), torch.autograd.grad(want, wide, grad.float()), strict=True)
+    for one, other in found:
+        # Two units in the last place: a gradient that several steps share is rounded after each.
+        torch.testing.assert_close(one, other.to(dtype), atol=1e-5, rtol=2 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])

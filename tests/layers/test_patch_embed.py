@@ -122,7 +122,7 @@ def test_embed_patches_keeps_the_rows_where_they_are(impl, b, n, d, seed):
 def test_a_still_box_keeps_the_token_of_its_picture(impl, d, c, p, tau, seed):
     """If all tau frames of a box are the same picture, its token is the token of that picture."""
     weight, picture = rounded(seed, d, c, p, p), rounded(seed + 1, c, p, p)
-    kernel = inflated(impl.inflate_average(weight, tau), weight, tau)
+    kernel = inflated(impl.inflate_average, weight, tau)
     got = torch.einsum("dctij,cij->d", kernel, picture)
     want = torch.einsum("dcij,cij->d", weight, picture)
     agree(got, want, "a still box has another token", axes="d", weight=weight, picture=picture, temporal_patch_size=tau)
@@ -133,7 +133,7 @@ def test_a_still_box_keeps_the_token_of_its_picture(impl, d, c, p, tau, seed):
 def test_the_average_treats_every_frame_alike(impl, d, c, p, tau, seed):
     """Every frame of the kernel is the picture's kernel divided by the number of frames."""
     weight = rounded(seed, d, c, p, p)
-    got = inflated(impl.inflate_average(weight, tau), weight, tau)
+    got = inflated(impl.inflate_average, weight, tau)
     want = torch.stack([weight / tau] * tau, 2)
     agree(got, want, "the frames differ", axes="d c tau p p", weight=weight, temporal_patch_size=tau)
 
@@ -143,7 +143,7 @@ def test_the_average_treats_every_frame_alike(impl, d, c, p, tau, seed):
 def test_the_token_is_that_of_the_central_frame(impl, d, c, p, tau, seed):
     """The token of a box is the token of its frame number floor(tau / 2), whatever the other frames show."""
     weight, box = rounded(seed, d, c, p, p), rounded(seed + 1, c, tau, p, p)
-    kernel = inflated(impl.inflate_central(weight, tau), weight, tau)
+    kernel = inflated(impl.inflate_central, weight, tau)
     got = torch.einsum("dctij,ctij->d", kernel, box)
     want = torch.einsum("dcij,cij->d", weight, box[:, tau // 2])
     agree(got, want, "not the token of the central frame", axes="d", weight=weight, box=box, temporal_patch_size=tau)
@@ -154,13 +154,17 @@ def test_the_token_is_that_of_the_central_frame(impl, d, c, p, tau, seed):
 def test_all_frames_but_the_central_one_are_zeros(impl, d, c, p, tau, seed):
     """The kernel is the picture's at frame floor(tau / 2) and zero elsewhere."""
     weight = rounded(seed, d, c, p, p)
-    got = inflated(impl.inflate_central(weight, tau), weight, tau)
+    got = inflated(impl.inflate_central, weight, tau)
     want = torch.stack([weight if i == tau // 2 else 0 * weight for i in range(tau)], 2)
     agree(got, want, "another frame has the kernel", axes="d c tau p p", weight=weight, temporal_patch_size=tau)
 
 
-def inflated(kernel: object, weight: Tensor, tau: int) -> Tensor:
-    """A kernel of the right shape, or the law is broken."""
+def inflated(inflate, weight: Tensor, tau: int) -> Tensor:
+    """A kernel of the right shape, made of a weight that stays as it is, or the law is broken."""
+    given = weight.clone()
+    kernel = inflate(given, tau)
+    claim = "the picture's kernel itself was changed; make a new one"
+    holds(torch.equal(given, weight), claim, weight=weight, afterwards=given)
     want = (*weight.shape[:2], tau, *weight.shape[2:])
     shape = tuple(kernel.shape) if isinstance(kernel, Tensor) else type(kernel).__name__
     holds(shape == want, f"the kernel is {shape}, expected d c tau p p = {want}", weight=weight)
@@ -398,6 +402,14 @@ def test_patch_embed_starts_as_the_convolution_does():
     assert torch.equal(ours.proj.weight, theirs.weight) and torch.equal(ours.proj.bias, theirs.bias)
 
 
+def test_what_holds_the_weights_is_the_convolution_that_published_models_call():
+    torch.manual_seed(3)
+    embed, clips = PatchEmbed(3, 7, 5, 2), normal(0, 1, 4, 3, 10, 15)
+    assert embed.proj.kernel_size == embed.proj.stride == (2, 5, 5)
+    want = rearrange(embed.proj(rearrange(clips, "b t c h w -> b c t h w")), "b d gt gh gw -> b (gt gh gw) d")
+    torch.testing.assert_close(embed(clips), want, atol=1e-5, rtol=1e-5)
+
+
 def test_weights_are_made_where_and_as_what_is_asked():
     module = PatchEmbed(3, 7, 5, 2, device="meta", dtype=torch.bfloat16)
     assert {(x.device.type, x.dtype) for x in module.parameters()} == {("meta", torch.bfloat16)}
@@ -415,6 +427,11 @@ def test_a_convolution_is_taken_over(kind, options):
         conv.weight.zero_()
     assert embed.proj.weight.abs().min() > 0  # copies
     assert (embed.in_channels, embed.patch_size, embed.temporal_patch_size) == (3, 5, 2)
+
+
+def test_a_convolution_is_taken_over_where_it_is():
+    conv = nn.Conv3d(3, 7, (2, 5, 5), stride=(2, 5, 5), device="meta")
+    assert {x.device.type for x in PatchEmbed.from_conv3d(conv).parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize(
@@ -638,6 +655,8 @@ def test_embed_names_the_width_of_the_rows():
     message = "^patches: rows of 12 numbers, expected 24 = 3 channels x 2 frames x 2 x 2 pixels$"
     with pytest.raises(ShapeError, match=message):
         PatchEmbed(3, 7, 2, 2).embed(torch.zeros(5, 12))
+    with pytest.raises(ShapeError, match=message):
+        PatchEmbed(3, 7, 2, 2).embed(torch.zeros(2, 5, 12))
 
 
 def test_merge_order_names_what_does_not_fit():

@@ -257,7 +257,7 @@ def test_grid_positions_are_those_of_the_patches():
 
 
 @pytest.mark.parametrize(
-    "grid, merge", [((0, 2, 2), 1), ((1, 3, 4), 2), ((1, 4, 3), 2), ((1, 2, 2), 0), ((1, -2, 2), 1)]
+    "grid, merge", [((0, 2, 2), 1), ((1, 3, 4), 2), ((1, 4, 3), 2), ((1, 2, 2), 0), ((1, -2, 2), 1), ((1, 2, 0), 1)]
 )
 def test_a_grid_of_broken_blocks_is_refused_with_its_numbers(grid, merge):
     gt, gh, gw = grid
@@ -359,6 +359,24 @@ def test_rotary_angles_have_the_articles_base_and_are_exact_far_out():
     angles = rotary_angles(torch.tensor([100_000]), 6)
     torch.testing.assert_close(angles, torch.tensor([[1e5, 1e5 / 10000 ** (1 / 3), 1e5 / 10000 ** (2 / 3)]]))
     assert angles.dtype == torch.float32
+
+
+def test_rotary_angles_are_rounded_once():
+    positions = range(100_000, 100_050)
+    want = torch.tensor([[position / 5e6 ** (2 * i / 64) for i in range(32)] for position in positions])
+    # Rounding the speeds to float32 first would change every second number.
+    assert torch.equal(rotary_angles(torch.tensor(positions), 64, base=5e6), want)
+
+
+def test_angles_have_base_10000_unless_told_otherwise_and_stand_where_the_positions_do():
+    for angles, positions in (
+        (rotary_angles, torch.tensor([3000])),
+        (axial_angles, torch.tensor([[3000, 5000]])),
+        (lambda places, k, **base: mrope_angles(places, [k // 2, 0, 0], **base), torch.tensor([[3000, 4000, 5000]])),
+    ):
+        assert torch.equal(angles(positions, 8), angles(positions, 8, base=10000.0))
+        assert not torch.equal(angles(positions, 8), angles(positions, 8, base=10001.0))
+    assert rotary_angles(torch.arange(3, device="meta"), 8).device.type == "meta"
 
 
 @pytest.mark.law("rotate")
@@ -700,6 +718,8 @@ def test_mrope_positions_merge_two_by_two_unless_told_otherwise():
     assert positions[0].tolist() == [[0, 0, 0], [1, 1, 1], [1, 1, 2], [3, 3, 3]]
     assert following.tolist() == [4]
     assert positions.dtype == following.dtype == torch.int64
+    narrow, _ = mrope_positions(ids.int(), image_token_id=IMAGE, video_token_id=VIDEO, image_grid_thw=grid)
+    assert narrow.dtype == torch.int32 and torch.equal(narrow.long(), positions)
 
 
 def test_a_row_of_padding_has_zeros_and_begins_at_zero():

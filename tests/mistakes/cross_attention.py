@@ -108,6 +108,71 @@ def weights_detached(video, text, w_v, w_o):
     return rows @ text @ w_o, columns @ seen @ w_o, rows, columns
 
 
+def axes_of_a_table_without_a_batch(video, text, w_v, w_o):
+    seen, scores = table(video, text, w_v)
+    rows, columns = scores.softmax(1), scores.softmax(0).mT
+    return rows @ text @ w_o, columns @ seen @ w_o, rows, columns
+
+
+def divided_by_the_width(video, text, w_v, w_o):
+    seen = video @ w_v
+    scores = seen @ text.mT / text.shape[-1]
+    rows, columns = scores.softmax(-1), scores.softmax(-2).mT
+    return rows @ text @ w_o, columns @ seen @ w_o, rows, columns
+
+
+def multiplied_by_the_root(video, text, w_v, w_o):
+    seen = video @ w_v
+    scores = seen @ text.mT * math.sqrt(text.shape[-1])
+    rows, columns = scores.softmax(-1), scores.softmax(-2).mT
+    return rows @ text @ w_o, columns @ seen @ w_o, rows, columns
+
+
+def scale_behind_the_softmax(video, text, w_v, w_o):
+    seen, root = video @ w_v, math.sqrt(text.shape[-1])
+    scores = seen @ text.mT
+    rows, columns = scores.softmax(-1) / root, scores.softmax(-2).mT / root
+    return rows @ text @ w_o, columns @ seen @ w_o, rows, columns
+
+
+def softmax_of_the_softmax(video, text, w_v, w_o):
+    seen, scores = table(video, text, w_v)
+    rows = scores.softmax(-1)
+    columns = rows.softmax(-2).mT
+    return rows @ text @ w_o, columns @ seen @ w_o, rows, columns
+
+
+def never_turned(video, text, w_v, w_o):
+    seen, scores = table(video, text, w_v)
+    rows, columns = scores.softmax(-1), scores.softmax(-2)
+    return rows @ text @ w_o, columns @ seen @ w_o, rows, columns
+
+
+def text_reshaped(video, text, w_v, w_o):
+    seen = video @ w_v
+    b, n, width = text.shape
+    scores = seen @ text.reshape(b, width, n) / math.sqrt(width)
+    rows, columns = scores.softmax(-1), scores.softmax(-2).mT
+    return rows @ text @ w_o, columns @ seen @ w_o, rows, columns
+
+
+def words_average_what_came_in(video, text, w_v, w_o):
+    _, scores = table(video, text, w_v)
+    rows, columns = scores.softmax(-1), scores.softmax(-2).mT
+    return rows @ text @ w_o, columns @ video @ w_o, rows, columns
+
+
+def output_matrix_turned(video, text, w_v, w_o):
+    seen, scores = table(video, text, w_v)
+    rows, columns = scores.softmax(-1), scores.softmax(-2).mT
+    return rows @ text @ w_o.T, columns @ seen @ w_o.T, rows, columns
+
+
+def weights_first(video, text, w_v, w_o):
+    video_output, text_output, video_weights, text_weights = library.cross_modal_attend(video, text, w_v, w_o)
+    return video_weights, text_weights, video_output, text_output
+
+
 ATTEND: list[tuple[Callable, tuple[str, str, str]]] = [
     (
         softmax_over_the_wrong_axis,
@@ -219,6 +284,86 @@ ATTEND: list[tuple[Callable, tuple[str, str, str]]] = [
             "All numbers are right. Which way does a gradient take back to W_v?",
             "The weights are cut off (detach): what is learned by looking is lost.",
             "Leave out .detach().",
+        ),
+    ),
+    (
+        axes_of_a_table_without_a_batch,
+        (
+            "One clip alone has a table s n. Which axes has the table of a batch?",
+            "scores is b s n: dim=1 are the frames, dim=0 are the clips.",
+            "Count from the end: softmax(scores, dim=-1) over the words, softmax(scores, dim=-2).mT over the frames.",
+        ),
+    ),
+    (
+        divided_by_the_width,
+        (
+            "The weights sum to one but are too even. What stands under the fraction bar?",
+            "The scores are divided by text_dim; the formula divides by its root.",
+            "math.sqrt(text.shape[-1])",
+        ),
+    ),
+    (
+        multiplied_by_the_root,
+        (
+            "The weights sum to one but are too sharp. Is the root above the fraction bar or under it?",
+            "The scores are multiplied by the root; the formula divides by it.",
+            "scores = seen @ text.mT / math.sqrt(text.shape[-1])",
+        ),
+    ),
+    (
+        scale_behind_the_softmax,
+        (
+            "Add up the weights of one frame. Is it one over a root?",
+            "The weights are divided by the root, not the scores: the scale belongs inside the softmax.",
+            "scores = seen @ text.mT / math.sqrt(text.shape[-1]), and nothing behind the softmax.",
+        ),
+    ),
+    (
+        softmax_of_the_softmax,
+        (
+            "The frames are right. What goes into the softmax of the words: scores, or weights?",
+            "The words share out the weights of the frames; they should share out the scores.",
+            "text_weights = softmax(scores, dim=-2).mT",
+        ),
+    ),
+    (
+        never_turned,
+        (
+            "Which shape have the weights of the words? A row should belong to a word.",
+            "They are b s n; they have to be b n s before they are multiplied with the frames.",
+            "text_weights = softmax(scores, dim=-2).mT, and text_output = text_weights @ seen @ w_o.",
+        ),
+    ),
+    (
+        text_reshaped,
+        (
+            "The shape of the scores is right. Which word belongs to the second column?",
+            "reshape draws new borders in memory; the axes of the text have to change places.",
+            "text.mT, which is b text_dim n.",
+        ),
+    ),
+    (
+        words_average_what_came_in,
+        (
+            "How wide is what the words average, and how many rows has W_o?",
+            "The words average V; it has to be V W_v, which is as wide as the text.",
+            "text_output = text_weights @ (video @ w_v) @ w_o",
+        ),
+    ),
+    (
+        output_matrix_turned,
+        (
+            "Which axes has w_o? And which does the product sum over?",
+            "W_o is transposed: that is how nn.Linear keeps its weight; here it is text_dim out_dim already.",
+            "video_weights @ text @ w_o, and text_weights @ seen @ w_o.",
+        ),
+    ),
+    (
+        weights_first,
+        (
+            "In which order do the four come back?",
+            "The weights come first; the outputs should.",
+            "return video_output, text_output, video_weights, text_weights",
         ),
     ),
 ]
@@ -374,6 +519,76 @@ class BlindIsNaN(library.CrossModalAttention):
         return gathered if mask is None else gathered.masked_fill(~mask.any(1)[:, None, None], math.nan)
 
 
+class MasksExchanged(library.CrossModalAttention):
+    """The mask of a stream where the other is read: sizes crash, unless clip and text are of one length."""
+
+    def forward(self, video, text, *, video_mask=None, text_mask=None):
+        v, t = self.video_norm(video), self.text_norm(text)
+        new_video = video + self.video_reads_text(v, t, mask=library._keys(video_mask))
+        return new_video, text + self.text_reads_video(t, v, mask=library._keys(text_mask))
+
+
+class MaskOfTheAsker(library.CrossModalAttention):
+    """Padded tokens may not ask; they are read all the same."""
+
+    def forward(self, video, text, *, video_mask=None, text_mask=None):
+        def asking(mask):
+            return None if mask is None else rearrange(mask, "b n -> b 1 n 1")
+
+        v, t = self.video_norm(video), self.text_norm(text)
+        new_video = video + self.video_reads_text(v, t, mask=asking(video_mask))
+        return new_video, text + self.text_reads_video(t, v, mask=asking(text_mask))
+
+
+class ZerosInPlaceOfAMask(library.CrossModalAttention):
+    """Padding is zeros, and is read: a score of zero is not a weight of zero."""
+
+    def forward(self, video, text, *, video_mask=None, text_mask=None):
+        video, text, v, t = self._enter(video, text, video_mask, text_mask)
+        video, text = video + self.video_reads_text(v, t), text + self.text_reads_video(t, v)
+        return library.hide_padding(video, video_mask), library.hide_padding(text, text_mask)
+
+
+class KeysMaskedAlone(library.CrossModalAttention):
+    """Right masks in both attentions, and nothing more: padding asks, and comes out."""
+
+    def forward(self, video, text, *, video_mask=None, text_mask=None):
+        v, t = self.video_norm(video), self.text_norm(text)
+        new_video = video + self.video_reads_text(v, t, mask=library._keys(text_mask))
+        return new_video, text + self.text_reads_video(t, v, mask=library._keys(video_mask))
+
+
+class AnyOfTheBatch(library.CrossModalAttention):
+    """One clip with a text is enough for all clips to get the bias."""
+
+    def _gathered(self, attention, asks, answers, mask):
+        gathered = attention(asks, answers, mask=library._keys(mask))
+        return gathered if mask is None or mask.any() else torch.zeros_like(gathered)
+
+
+class NoResidualUnhidden(library.CrossModalAttention):
+    def forward(self, video, text, *, video_mask=None, text_mask=None):
+        v, t = self.video_norm(video), self.text_norm(text)
+        gathered = self.video_reads_text(v, t, mask=library._keys(text_mask))
+        return gathered, self.text_reads_video(t, v, mask=library._keys(video_mask))
+
+
+class OneAfterTheOtherUnhidden(library.CrossModalAttention):
+    def forward(self, video, text, *, video_mask=None, text_mask=None):
+        t = self.text_norm(text)
+        video = video + self.video_reads_text(self.video_norm(video), t, mask=library._keys(text_mask))
+        return video, text + self.text_reads_video(t, self.video_norm(video), mask=library._keys(video_mask))
+
+
+def before_masks(kind: type) -> type:
+    """The mistake in a block that does not use its masks yet: the mistake comes first."""
+
+    def forward(self, video, text, *, video_mask=None, text_mask=None):
+        return kind.forward(self, video, text)
+
+    return type(f"{kind.__name__}BeforeMasks", (kind,), {"forward": forward})
+
+
 BLOCK: list[tuple[Callable, tuple[str, str, str]]] = [
     (
         WrongMaskOfTheOther,
@@ -519,7 +734,59 @@ BLOCK: list[tuple[Callable, tuple[str, str, str]]] = [
             "Use attend of minivid.layers.attention, which gives zeros there, and hide_padding for the bias.",
         ),
     ),
+    (
+        MasksExchanged,
+        (
+            "Without masks it is right. How long is the mask of the words, and how long that of the frames?",
+            "The masks are on the wrong side: a mask hides tokens that are read, and those are of the other stream.",
+            "video_reads_text takes text_mask, text_reads_video takes video_mask.",
+        ),
+    ),
+    (
+        MaskOfTheAsker,
+        (
+            "Which tokens does the mask stop: those that ask, or those that are read?",
+            "The mask stands at the queries (b 1 n 1), and padding is still read.",
+            "mask=rearrange(text_mask, 'b n -> b 1 1 n') where the video reads the text: the last axis is who is read.",
+        ),
+    ),
+    (
+        ZerosInPlaceOfAMask,
+        (
+            "Which weight does a padded token get whose score is zero? What is exp(0)?",
+            "Padding was replaced by zeros, but it still takes its share of the weights.",
+            "It needs a mask too: mask=rearrange(text_mask, 'b n -> b 1 1 n') where the video reads the text.",
+        ),
+    ),
+    (
+        KeysMaskedAlone,
+        (
+            "What stands at a padded place of the result? And what if NaN stood there before?",
+            "The masks are right, but padding still asks, and comes out as if it were a token.",
+            "hide_padding of both streams first, before the norms, and again at the end.",
+        ),
+    ),
+    (
+        AnyOfTheBatch,
+        (
+            "One clip alone is right. What if one clip has a text and the other has none?",
+            "Whether there is anything to read is asked of the whole batch; each clip needs an answer of its own.",
+            "text_mask.any(1, keepdim=True), which is b 1.",
+        ),
+    ),
 ]
+# Whoever has not come to hiding padding, or to the masks, makes these mistakes just as well.
+BLOCK += [
+    (unhidden, hints)
+    for kind, hints in BLOCK
+    for unhidden in (NoResidualUnhidden, OneAfterTheOtherUnhidden)
+    if unhidden.__name__ == f"{kind.__name__}Unhidden"
+]
+EARLY = (
+    *(OneAfterTheOther, TextFirst, NoResidual, ResidualOfTheNormed, NormForgotten, NormOfTheAskerAlone, PostNorm),
+    *(StreamsReturnedExchanged, VideoReadsItself),
+)
+BLOCK += [(before_masks(kind), hints) for kind, hints in BLOCK if kind in EARLY]
 
 # ---- TemporalAttention
 
@@ -645,6 +912,48 @@ class MeanOverTime(library.TemporalAttention):
         return gathered.mean(1, keepdim=True).expand_as(gathered).clone()
 
 
+class NoMasksYet(library.TemporalAttention):
+    def forward(self, x, *, frame_mask=None):
+        gathered = self.attention(rearrange(x, "b t s d -> (b s) t d"))
+        return rearrange(gathered, "(b s) t d -> b t s d", b=len(x))
+
+
+class FrameMaskInPlaceOfTheCausalOne(library.TemporalAttention):
+    def _columns(self, x, frame_mask):
+        columns, mask = super()._columns(x, frame_mask)
+        return columns, (mask if frame_mask is None else mask.any(-2, keepdim=True))
+
+
+class EitherMask(library.TemporalAttention):
+    """A frame is seen if one of the masks allows it."""
+
+    def _columns(self, x, frame_mask):
+        columns, mask = super()._columns(x, frame_mask)
+        if frame_mask is not None and self.causal:
+            frames = frame_mask.repeat_interleave(x.shape[2], 0)[:, None, None]
+            mask = frames | library.causal_mask(x.shape[1], x.shape[1])
+        return columns, mask
+
+
+def before_the_frame_mask(kind: type) -> type:
+    """The mistake in a layer that does not use frame_mask yet."""
+
+    def forward(self, x, *, frame_mask=None):
+        return kind.forward(self, x)
+
+    return type(f"{kind.__name__}BeforeTheFrameMask", (kind,), {"forward": forward})
+
+
+def before_both_masks(kind: type) -> type:
+    """The mistake in a layer that does not use causal either."""
+
+    def forward(self, x, *, frame_mask=None):
+        self.causal = False
+        return kind.forward(self, x)
+
+    return type(f"{kind.__name__}BeforeBothMasks", (kind,), {"forward": forward})
+
+
 TEMPORAL: list[tuple[Callable, tuple[str, str, str]]] = [
     (
         OverSpace,
@@ -766,6 +1075,38 @@ TEMPORAL: list[tuple[Callable, tuple[str, str, str]]] = [
             "Leave out the mean.",
         ),
     ),
+    (
+        NoMasksYet,
+        (
+            "Make the layer with causal=True and change the last frame. Does the first output change?",
+            "Without masks it is right. self.causal and frame_mask are not used yet.",
+            "mask = causal_mask(t, t) if self.causal else None; then & with frame_mask, which becomes (b s) 1 1 t.",
+        ),
+    ),
+    (
+        FrameMaskInPlaceOfTheCausalOne,
+        (
+            "Each mask alone is right. What does the first frame see with causal=True and a frame_mask?",
+            "frame_mask takes the place of the causal mask; both have to hold.",
+            "mask = frames if mask is None else frames & mask",
+        ),
+    ),
+    (
+        EitherMask,
+        (
+            "Each mask alone is right. What does the first frame see with causal=True and a frame_mask?",
+            "A frame is seen if either mask allows it (|); both have to.",
+            "frames & mask",
+        ),
+    ),
+]
+# Whoever has not come to the masks yet makes these mistakes just as well.
+TEMPORAL += [
+    (before(kind), hints)
+    for kind, hints in TEMPORAL
+    if kind in (OverSpace, OverEverything, Reshaped, NotTurnedBack, ResidualAdded)
+    for before in (before_the_frame_mask, before_both_masks)
+    if (kind, before) != (OverSpace, before_the_frame_mask)  # it cannot be causal: there is no time in its sequences
 ]
 
 # ---- hide_padding
@@ -801,6 +1142,24 @@ def needs_a_mask(x, mask):
 
 def first_clips_mask(x, mask):
     return x if mask is None else x.masked_fill(~mask[:1].view(1, -1, *[1] * (x.ndim - 2)), 0.0)
+
+
+def nan_made_zero(x, mask):
+    return x if mask is None else torch.nan_to_num(x) * mask.view(*mask.shape, *[1] * (x.ndim - 2))
+
+
+def indexed(x, mask):
+    if mask is None:
+        return x
+    x = x.clone()
+    x[~mask] = 0.0
+    return x
+
+
+def indexed_in_place(x, mask):
+    if mask is not None:
+        x[~mask] = 0.0
+    return x
 
 
 HIDE: list[tuple[Callable, tuple[str, str, str]]] = [
@@ -868,6 +1227,30 @@ HIDE: list[tuple[Callable, tuple[str, str, str]]] = [
             "mask, not mask[:1].",
         ),
     ),
+    (
+        nan_made_zero,
+        (
+            "What becomes of a token that is there and holds a number that is not finite?",
+            "nan_to_num changes tokens too, and hides from everybody that something went wrong before.",
+            "masked_fill, at the padding alone.",
+        ),
+    ),
+    (
+        indexed,
+        (
+            "A mask b n is right. What about a mask b 1, which speaks of all tokens of a clip at once?",
+            "x[mask] wants a mask of exactly the axes of x; it does not stretch an axis of size one.",
+            "x.masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0.0)",
+        ),
+    ),
+    (
+        indexed_in_place,
+        (
+            "What becomes of the tensor that was given?",
+            "The argument itself is changed by x[~mask] = 0; and a mask b 1 does not stretch.",
+            "x.masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0.0)",
+        ),
+    ),
 ]
 
 MISTAKES: dict[str, list[Mistake]] = {
@@ -885,16 +1268,20 @@ def probes(name: str) -> Iterator[Probe]:
         yield case, {}
         yield (1e4 * case[0], *case[1:]), {}
         yield gradient_of
+        # Clip and text of one length and one width, where a product taken the wrong way round still fits.
+        yield (normal(0, 2, 3, 5), normal(1, 2, 3, 5), normal(2, 5, 5), normal(3, 5, 5)), {}
     elif name == "CrossModalAttention":
-        yield from (plain_streams, padded_streams, nan_in_padding, nothing_to_read)
+        yield from (plain_streams, padded_streams, nan_in_padding, nothing_to_read, one_with_nothing_to_read)
     elif name == "TemporalAttention":
-        yield from (plain_frames, causal_frames, padded_frames, nan_in_padded_frames)
+        yield from (plain_frames, causal_frames, padded_frames, nan_in_padded_frames, padded_causal_frames)
     elif name == "hide_padding":
         x, mask = normal(0, 2, 3, 5), torch.tensor([[True, True, False], [True, False, False]])
         yield (x, mask), {}
         yield (x.masked_fill(~mask[..., None], math.nan), mask), {}
         yield (x, None), {}
         yield (normal(1, 2, 3, 4, 5), mask), {}
+        yield (x, mask[:, 1:2]), {}
+        yield (x / 0, mask), {}
 
 
 def gradient_of(answer: Callable) -> object:
@@ -942,6 +1329,10 @@ def nothing_to_read(answer: Callable) -> object:
     return a_block(answer)(*two_streams(), text_mask=torch.zeros(2, 7, dtype=torch.bool))
 
 
+def one_with_nothing_to_read(answer: Callable) -> object:
+    return a_block(answer)(*two_streams(), text_mask=torch.tensor([[False] * 7, [True] * 7]))
+
+
 FRAME_MASK = torch.tensor([[True, False, True], [False, True, True]])
 
 
@@ -964,3 +1355,7 @@ def padded_frames(answer: Callable) -> object:
 def nan_in_padded_frames(answer: Callable) -> object:
     x = normal(20, 2, 3, 5, 4).masked_fill(~FRAME_MASK[..., None, None], math.nan)
     return a_layer(answer)(x, frame_mask=FRAME_MASK)
+
+
+def padded_causal_frames(answer: Callable) -> object:
+    return a_layer(answer, causal=True)(normal(20, 2, 3, 5, 4), frame_mask=FRAME_MASK)

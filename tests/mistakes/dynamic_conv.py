@@ -49,6 +49,11 @@ def bias_of_the_first_kernel(input, attention, weight, bias=None, stride=1, padd
     return output if bias is None else output + bias[0][:, None, None, None]
 
 
+def mean_of_the_biases(input, attention, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    output = right(input, attention, weight, None, (stride, padding, dilation, groups))
+    return output if bias is None else output + bias.mean(0)[:, None, None, None]
+
+
 def clips_added_up(input, attention, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     # Clips are put among the channels, but not as groups: every clip meets every kernel.
     output = right(input, attention, weight, bias, (stride, padding, dilation, groups))
@@ -163,6 +168,14 @@ DYNAMIC_CONV3D = [
         ),
     ),
     (
+        mean_of_the_biases,
+        (
+            "What comes out of a black clip, for two mixtures?",
+            "The biases are averaged, whatever the mixture; they are mixed as the kernels are.",
+            "attention @ bias is the bias of each clip.",
+        ),
+    ),
+    (
         bias_of_the_first_kernel,
         (
             "What comes out of a black clip, for two mixtures?",
@@ -228,6 +241,11 @@ class TemperatureForgotten(Scored):
 class TemperatureBehindTheSoftmax(Scored):
     def shares(self, scores):
         return scores.softmax(-1) / self.temperature
+
+
+class NoSoftmax(Scored):
+    def shares(self, scores):
+        return scores / self.temperature
 
 
 class SoftmaxOverClips(Scored):
@@ -300,6 +318,14 @@ DYNAMIC_CONV3D_MODULE = [
         (
             "With a temperature of 1 it is right. What do the shares sum to with 4?",
             "The shares are divided instead of the scores.",
+            "softmax(scores / self.temperature)",
+        ),
+    ),
+    (
+        NoSoftmax,
+        (
+            "What do the shares of one clip sum to?",
+            "The scores are used as they are; a softmax makes shares of them.",
             "softmax(scores / self.temperature)",
         ),
     ),

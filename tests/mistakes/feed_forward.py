@@ -234,6 +234,22 @@ def overflowing(x):
     return x * x.exp() / (1 + x.exp().square())
 
 
+def hard_swish(x):
+    return x * (x + 3).clamp(0, 6) / 6
+
+
+def lifted(x):
+    return x * torch.sigmoid(x) + 0.5
+
+
+def shifted(x):
+    return x * torch.sigmoid(x - 1)
+
+
+def sigmoid_of_the_square(x):
+    return x * torch.sigmoid(x * x)
+
+
 SILU = [
     (
         sigmoid_alone,
@@ -270,6 +286,30 @@ SILU = [
     (
         relu,
         ("What is the value at -1: 0, or a little below?", "This is ReLU.", "x * torch.sigmoid(x)"),
+    ),
+    (
+        hard_swish,
+        (
+            "What is the value at -10: 0, or a little below?",
+            "This is the hard swish, whose sigmoid is made of three straight lines.",
+            "x * torch.sigmoid(x)",
+        ),
+    ),
+    (
+        lifted,
+        ("What should come out at 0?", "Something is added to the product.", "x * torch.sigmoid(x)"),
+    ),
+    (
+        shifted,
+        (
+            "At 1, is the gate open by 0.73, or by 0.5?",
+            "The sigmoid is half open at 0, not elsewhere: nothing is added to x inside it.",
+            "x * torch.sigmoid(x)",
+        ),
+    ),
+    (
+        sigmoid_of_the_square,
+        ("What should come out at -10?", "The square does not belong inside the sigmoid.", "x * torch.sigmoid(x)"),
     ),
 ]
 
@@ -313,6 +353,10 @@ def scaled_down(self, x):
     return library.FeedForward.forward(self, x) / math.sqrt(self.up_proj.out_features)
 
 
+def with_silu(self, x):
+    return self.down_proj(library.silu(self.up_proj(x)))
+
+
 ORDER = "down_proj(activation(up_proj(x)))"
 FEED_FORWARD = [
     (
@@ -320,6 +364,14 @@ FEED_FORWARD = [
         (
             "Two matrices one behind the other: what are they together?",
             "There is no activation between the two.",
+            ORDER,
+        ),
+    ),
+    (
+        layer(library.FeedForward, with_silu),
+        (
+            "Which activation does the signature name?",
+            "The hidden numbers are bent by silu, which belongs to the gate of SwiGLU; here it is gelu.",
             ORDER,
         ),
     ),
@@ -374,6 +426,10 @@ def gelu_gate(self, x):
     return self.down_proj(library.gelu(self.gate_proj(x)) * self.up_proj(x))
 
 
+def relu_gate(self, x):
+    return self.down_proj(self.gate_proj(x).relu() * self.up_proj(x))
+
+
 def added_gate(self, x):
     return self.down_proj(library.silu(self.gate_proj(x)) + self.up_proj(x))
 
@@ -411,6 +467,10 @@ SWIGLU = [
     (
         layer(library.SwiGLU, gelu_gate),
         ("Near. Where do the numbers differ?", "The gate is gelu (GEGLU); in SwiGLU it is silu.", GATED),
+    ),
+    (
+        layer(library.SwiGLU, relu_gate),
+        ("Can a gate be a little below 0?", "The gate is ReLU (ReGLU); in SwiGLU it is silu.", GATED),
     ),
     (
         layer(library.SwiGLU, added_gate),

@@ -169,6 +169,17 @@ def gates_o_f_g_i(i, f, g, o, c):
 
 
 @from_sums
+def gates_interleaved(i, f, g, o, c):
+    return right(*torch.cat([i, f, g, o], -1).unflatten(-1, (-1, 4)).unbind(-1), c)
+
+
+@from_sums
+def memory_written_over(i, f, g, o, c):
+    c.mul_(f.sigmoid()).add_(i.sigmoid() * g.tanh())
+    return o.sigmoid() * c.tanh(), c
+
+
+@from_sums
 def forget_gate_opened_by_one(i, f, g, o, c):
     return right(i, f + 1, g, o, c)
 
@@ -290,6 +301,22 @@ STEP = [
             "Close the input gate by its bias. Does anything still get into the memory?",
             "Your first and last blocks are swapped: the input gate is the first.",
             f"{ORDER} i, f, g, o = gates.chunk(4, dim=-1)",
+        ),
+    ),
+    (
+        gates_interleaved,
+        (
+            "With d = 2: which rows of weight_ih belong to the input gate?",
+            "You take every fourth row for a gate; a gate has d rows next to each other.",
+            f"{ORDER} i, f, g, o = gates.chunk(4, dim=-1)",
+        ),
+    ),
+    (
+        memory_written_over,
+        (
+            "Call it twice with the same state. Does the same come out?",
+            "The memory that was given is overwritten: whoever handed it over has lost it.",
+            "c = sigmoid(f) * c + sigmoid(i) * tanh(g), and not c.mul_(...) or c += ...",
         ),
     ),
     (
@@ -822,7 +849,14 @@ RNN_LAYER = [
 # ---- LSTM
 
 
-class LSTMWith(LSTM):
+class PlainLSTM(LSTM):
+    """Without the fast walk, whose operators take a second to start: an answer is told what is wrong sooner."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options, kernel="plain")
+
+
+class LSTMWith(PlainLSTM):
     """A layer that walks by another step."""
 
     step: Callable
@@ -836,29 +870,29 @@ def layer_with(step: Callable) -> type[LSTM]:
     return type(f"layer_{step.__name__}", (LSTMWith,), {"step": staticmethod(step)})
 
 
-class InOtherOrder(LSTM):
+class InOtherOrder(PlainLSTM):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.batch_first = not self.batch_first
 
 
-class BatchFirstIgnored(LSTM):
+class BatchFirstIgnored(PlainLSTM):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.batch_first = False
 
 
-class WithoutLengths(LSTM):
+class WithoutLengths(PlainLSTM):
     def forward(self, input, state=None, *, lengths=None):
         return super().forward(input, state)
 
 
-class WithoutAState(LSTM):
+class WithoutAState(PlainLSTM):
     def forward(self, input, state=None, *, lengths=None):
         return super().forward(input, lengths=lengths)
 
 
-class WithoutAMemory(LSTM):
+class WithoutAMemory(PlainLSTM):
     """h is carried from piece to piece, c is not."""
 
     def forward(self, input, state=None, *, lengths=None):
@@ -866,19 +900,19 @@ class WithoutAMemory(LSTM):
         return super().forward(input, state, lengths=lengths)
 
 
-class EndsSwapped(LSTM):
+class EndsSwapped(PlainLSTM):
     def forward(self, input, state=None, *, lengths=None):
         output, ends = super().forward(input, state, lengths=lengths)
         return output, ends[::-1]
 
 
-class EndOfTheLastLayerAlone(LSTM):
+class EndOfTheLastLayerAlone(PlainLSTM):
     def forward(self, input, state=None, *, lengths=None):
         output, ends = super().forward(input, state, lengths=lengths)
         return output, tuple(x[-self.directions :] for x in ends)
 
 
-class EndingAtItsOutput(LSTM):
+class EndingAtItsOutput(PlainLSTM):
     """The states that remain are those after the last frame of the padded clip."""
 
     def forward(self, input, state=None, *, lengths=None):
@@ -886,7 +920,7 @@ class EndingAtItsOutput(LSTM):
         return output, ends if lengths is None else super().forward(input, state)[1]
 
 
-class PaddingShown(LSTM):
+class PaddingShown(PlainLSTM):
     """What is computed behind a clip's end is left in the output."""
 
     def forward(self, input, state=None, *, lengths=None):
@@ -897,7 +931,22 @@ class PaddingShown(LSTM):
         return torch.where((frame < lengths)[..., None], output, super().forward(input, state)[0]), ends
 
 
-class LayersFedWithTheInput(LSTM):
+class LayerByLayer(PlainLSTM):
+    """A layer of which each single one can be had."""
+
+    def of(self, layer, state):
+        return tuple(x[layer * self.directions : (layer + 1) * self.directions] for x in state)
+
+    def alone(self, layer):
+        width = self.hidden_size * self.directions if layer else self.input_size
+        one = PlainLSTM(width, self.hidden_size, 1, self.bias, False, 0.0, self.bidirectional)
+        one.load_state_dict({
+            key.replace(f"_l{layer}", "_l0"): value for key, value in self.state_dict().items() if f"_l{layer}" in key
+        })  # fmt: skip
+        return one
+
+
+class LayersFedWithTheInput(LayerByLayer):
     """Where the sizes allow it, every layer reads the clip instead of the layer below."""
 
     def stack(self, input, state, lengths):
@@ -907,18 +956,63 @@ class LayersFedWithTheInput(LSTM):
         parts = [self.alone(layer).stack(input, self.of(layer, state), lengths) for layer in range(self.num_layers)]
         return parts[-1][0], tuple(torch.cat(part) for part in zip(*(part[1] for part in parts), strict=True))
 
-    def of(self, layer, state):
-        return tuple(x[layer * self.directions : (layer + 1) * self.directions] for x in state)
 
-    def alone(self, layer):
-        one = LSTM(self.input_size, self.hidden_size, 1, self.bias, False, 0.0, self.bidirectional)
-        one.load_state_dict({
-            key.replace(f"_l{layer}", "_l0"): value for key, value in self.state_dict().items() if f"_l{layer}" in key
-        })  # fmt: skip
-        return one
+class WalkingOnOverZeros(LayerByLayer):
+    """Padding is zeroed before and after every layer, but the walks go on over it."""
+
+    def stack(self, input, state, lengths):
+        ends = []
+        for layer in range(self.num_layers):
+            output, end = self.alone(layer).stack(input, self.of(layer, state), None)
+            input = library.padding_as_zero(output, lengths)
+            ends.append(end)
+        return input, tuple(torch.cat(part) for part in zip(*ends, strict=True))
 
 
-class Both(LSTM):
+class LayersSharingAState(PlainLSTM):
+    """Every walk starts where the one before it ended."""
+
+    def stack(self, input, state, lengths):
+        self.lengths, self.end = lengths, None
+        return super().stack(input, state, lengths)
+
+    def walk(self, input, state, weights):
+        state = state if self.end is None else self.end
+        walked = super().walk(input, state, weights)
+        self.end = tuple(library.last(*pair, self.lengths) for pair in zip(walked, state, strict=True))
+        return walked
+
+
+class MemoryShown(PlainLSTM):
+    """The output holds c after every frame, and so does what the next layer reads."""
+
+    def stack(self, input, state, lengths):
+        self.ends = []
+        output, (_, c) = super().stack(input, state, lengths)
+        return output, (torch.stack([library.last(*end, lengths) for end in self.ends]), c)
+
+    def walk(self, input, state, weights):
+        h, c = super().walk(input, state, weights)
+        self.ends.append((h, state[0]))
+        return c, c
+
+
+class ThreeResults(PlainLSTM):
+    def forward(self, input, state=None, *, lengths=None):
+        output, ends = super().forward(input, state, lengths=lengths)
+        return output, *ends
+
+
+class StatesBatchFirst(PlainLSTM):
+    """With batch_first the states have the clips in front too."""
+
+    def forward(self, input, state=None, *, lengths=None):
+        output, ends = super().forward(input, state, lengths=lengths)
+        turned = self.batch_first and input.ndim == 3
+        return output, tuple(x.transpose(0, 1) for x in ends) if turned else ends
+
+
+class Both(PlainLSTM):
     """A layer that does something with the second half of what both directions give."""
 
     def of(self, forwards, backwards, lengths):
@@ -956,7 +1050,7 @@ class ForwardsTwice(Both):
         return torch.cat([forwards, forwards], -1)
 
 
-class BackwardsFromTheVeryEnd(LSTM):
+class BackwardsFromTheVeryEnd(PlainLSTM):
     """The walk backwards begins at the end of the padding."""
 
     def stack(self, input, state, lengths):
@@ -970,7 +1064,7 @@ class BackwardsFromTheVeryEnd(LSTM):
         return library.padding_as_zero(output, lengths), ends
 
 
-class BackwardsEndingAtTheLastFrame(LSTM):
+class BackwardsEndingAtTheLastFrame(PlainLSTM):
     """h of the walk backwards is read off the last frame of the output; it ends at the first."""
 
     def stack(self, input, state, lengths):
@@ -1041,6 +1135,46 @@ LSTM_LAYER = [
             "What does the second layer read?",
             "Every layer reads the clip; the second reads what the first one shows.",
             "In the loop over layers: input = output of this layer.",
+        ),
+    ),
+    (
+        WalkingOnOverZeros,
+        (
+            "A clip of 2 frames and 3 of padding: does its state still change after frame 1?",
+            "The padding is set to zero, but the walk goes on over it, and a frame of zeros changes the state too.",
+            "Take the state after each clip's own last frame (`last`), and begin the walk backwards there (`reverse`).",
+        ),
+    ),
+    (
+        LayersSharingAState,
+        (
+            "With two layers: from which state does the second one start?",
+            "The second layer starts where the first one ended.",
+            "Every walk has a start of its own: state[0][index] and state[1][index], or zeros.",
+        ),
+    ),
+    (
+        MemoryShown,
+        (
+            "Which of the two states equals the last output?",
+            "The output holds the memory c; it holds what is shown of it, h.",
+            "outputs.append(h)",
+        ),
+    ),
+    (
+        ThreeResults,
+        (
+            "How many things come back?",
+            "Three come back; two are expected, of which the second is a pair.",
+            "return output, (h, c)",
+        ),
+    ),
+    (
+        StatesBatchFirst,
+        (
+            "With batch_first, which shape have h and c?",
+            "The states are turned round with the output; they keep their order.",
+            "Only input and output are b t c; h and c are (num_layers x directions) b d always.",
         ),
     ),
     (

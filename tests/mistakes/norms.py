@@ -43,6 +43,15 @@ def eps_behind_the_root(x, weight=None, bias=None, *, axes=1, eps=1e-5):
     return finish(centred / (centred.square().mean(last, keepdim=True).sqrt() + eps), weight, bias)
 
 
+def deviation_of_statistics(x, weight=None, bias=None, *, axes=1, eps=1e-5):
+    last = tuple(range(-axes, 0))
+    return finish((x - x.mean(last, keepdim=True)) / (x.std(last, keepdim=True) + eps), weight, bias)
+
+
+def eps_squared(x, weight=None, bias=None, *, axes=1, eps=1e-5):
+    return library.layer_norm(x, weight, bias, axes=axes, eps=eps**2)
+
+
 def eps_forgotten(x, weight=None, bias=None, *, axes=1, eps=1e-5):
     return library.layer_norm(x, weight, bias, axes=axes, eps=0.0)
 
@@ -91,6 +100,22 @@ LAYER_NORM = [
             "Square the numbers that come out: is their mean 1?",
             "The variance divides by the count less one, as in statistics; here it divides by the count.",
             "centred.square().mean(last, keepdim=True), or var(correction=0)",
+        ),
+    ),
+    (
+        deviation_of_statistics,
+        (
+            "Square the numbers that come out: is their mean 1? And with a large eps?",
+            "std() divides by the count less one, and eps is added behind the root; both stand in old tutorials.",
+            "(centred.square().mean(last, keepdim=True) + eps).rsqrt()",
+        ),
+    ),
+    (
+        eps_squared,
+        (
+            "With a small eps it is right. Try a large one.",
+            "eps is squared; it is added to the variance as it is.",
+            "(variance + eps).sqrt()",
         ),
     ),
     (
@@ -429,6 +454,21 @@ def rms_scale_around_one(x, weight=None, *, axes=1, eps=1e-6):
     return library.rms_norm(x, None if weight is None else 1 + weight, axes=axes, eps=eps)
 
 
+def length_one(x, weight=None, *, axes=1, eps=1e-6):
+    last = tuple(range(-axes, 0))
+    return rms_finish(x / (x.square().sum(last, keepdim=True).sqrt() + eps), weight)
+
+
+def multiplied(x, weight=None, *, axes=1, eps=1e-6):
+    last = tuple(range(-axes, 0))
+    return rms_finish(x * (x.square().mean(last, keepdim=True) + eps).sqrt(), weight)
+
+
+def divided_by_the_last_axis(x, weight=None, *, axes=1, eps=1e-6):
+    last = tuple(range(-axes, 0))
+    return rms_finish(x * (x.square().sum(last, keepdim=True) / x.shape[-1] + eps).rsqrt(), weight)
+
+
 def magnitude(x, weight=None, *, axes=1, eps=1e-6):
     last = tuple(range(-axes, 0))
     return rms_finish(x / (x.abs().mean(last, keepdim=True) + eps), weight)
@@ -448,6 +488,30 @@ RMS_NORM = [
         (
             "Square the numbers that come out: is their mean 1, or their sum?",
             "The squares are summed; they are averaged.",
+            "x.square().mean(last, keepdim=True)",
+        ),
+    ),
+    (
+        length_one,
+        (
+            "Square the numbers that come out: is their mean 1, or their sum?",
+            "Every token is brought to length 1; here it is the mean square that becomes 1, and eps is under the root.",
+            "(x.square().mean(last, keepdim=True) + eps).rsqrt()",
+        ),
+    ),
+    (
+        multiplied,
+        (
+            "Does a loud token become quieter?",
+            "The root multiplies; it should divide.",
+            "rsqrt() is 1 / sqrt().",
+        ),
+    ),
+    (
+        divided_by_the_last_axis,
+        (
+            "With axes=1 it is right. How many numbers has a token with axes=2?",
+            "The sum runs over all axes of a token, but it is divided by the size of the last one only.",
             "x.square().mean(last, keepdim=True)",
         ),
     ),

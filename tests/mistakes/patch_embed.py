@@ -33,6 +33,7 @@ frames_before_channels = cut("b (gt gh gw) (tau c p1 p2)")
 pixels_before_channels = cut("b (gt gh gw) (tau p1 p2 c)")
 rows_and_columns_swapped = cut("b (gt gh gw) (c tau p2 p1)")
 boxes_column_by_column = cut("b (gt gw gh) (c tau p1 p2)")
+time_last_in_the_row = cut("b (gt gh gw) (c p1 p2 tau)")
 time_runs_fastest = cut("b (gh gw gt) (c tau p1 p2)")
 boxes_inside_out = cut("b (gt p1 p2) (c tau gh gw)")
 
@@ -69,6 +70,12 @@ def unfolded_and_reshaped(clips, *, patch_size, temporal_patch_size):
     return boxes.reshape(len(clips), -1, clips.shape[2] * tau * p * p)
 
 
+def boxes_overlap(clips, *, patch_size, temporal_patch_size):
+    p, tau = patch_size, temporal_patch_size
+    boxes = clips.unfold(1, tau, 1).unfold(3, p, p).unfold(4, p, p)
+    return rearrange(boxes, "b gt c gh gw tau p1 p2 -> b (gt gh gw) (c tau p1 p2)")
+
+
 def every_frame_alone(clips, *, patch_size, temporal_patch_size):
     return library.tubelets(clips, patch_size=patch_size, temporal_patch_size=1)
 
@@ -87,6 +94,14 @@ TUBELETS = [
         (
             "With one channel it is right. Where do the channels stand in a kernel's shape?",
             "The channels run fastest, as in a picture file; a kernel is c tau p p.",
+            'The right side of rearrange ends in "(c tau p1 p2)".',
+        ),
+    ),
+    (
+        time_last_in_the_row,
+        (
+            "With one frame a box it is right. Which number of a row comes second: the next pixel or the next frame?",
+            "The frames run fastest in a row, behind the pixels; a kernel is c tau p p.",
             'The right side of rearrange ends in "(c tau p1 p2)".',
         ),
     ),
@@ -155,6 +170,14 @@ TUBELETS = [
         ),
     ),
     (
+        boxes_overlap,
+        (
+            "Four frames in boxes of two: how many boxes are there along time?",
+            "The boxes overlap: each starts one frame after the one before, not tau frames.",
+            "unfold(1, tau, tau): the step is the size of the box, in time too.",
+        ),
+    ),
+    (
         every_frame_alone,
         (
             "Boxes of two frames: how long should a row be?",
@@ -177,6 +200,10 @@ def kernel_flipped_in_time(patches, weight, bias=None):
 
 def time_before_channels(patches, weight, bias=None):
     return F.linear(patches, rearrange(weight, "d c tau p1 p2 -> d (tau c p1 p2)"), bias)
+
+
+def channels_last(patches, weight, bias=None):
+    return F.linear(patches, rearrange(weight, "d c tau p1 p2 -> d (tau p1 p2 c)"), bias)
 
 
 def height_and_width_swapped(patches, weight, bias=None):
@@ -236,6 +263,14 @@ EMBED_PATCHES = [
         (
             "With one channel, or one frame, it is right. In which order is a row written?",
             "The kernel is laid out frame by frame, the rows channel by channel.",
+            'rearrange(weight, "d c tau p1 p2 -> d (c tau p1 p2)")',
+        ),
+    ),
+    (
+        channels_last,
+        (
+            "With one channel it is right. In which order is a row written?",
+            "The kernel is laid out with the channels running fastest, the rows channel by channel.",
             'rearrange(weight, "d c tau p1 p2 -> d (c tau p1 p2)")',
         ),
     ),
@@ -320,6 +355,19 @@ def frames_before_the_channels(weight, temporal_patch_size):
     return repeat(weight / temporal_patch_size, "d c p1 p2 -> d tau c p1 p2", tau=temporal_patch_size)
 
 
+def frames_behind(weight, temporal_patch_size):
+    return repeat(weight / temporal_patch_size, "d c p1 p2 -> d c p1 p2 tau", tau=temporal_patch_size)
+
+
+def not_repeated(weight, temporal_patch_size):
+    return (weight / temporal_patch_size)[:, :, None]
+
+
+def divided_in_place(weight, temporal_patch_size):
+    weight /= temporal_patch_size
+    return not_divided(weight, temporal_patch_size)
+
+
 def one_in_the_middle(weight, temporal_patch_size):
     return library.inflate_central(weight, temporal_patch_size)
 
@@ -387,6 +435,30 @@ INFLATE_AVERAGE = [
             "Print the shape of the kernel, with other numbers of channels than of frames.",
             "Time stands before the channels; in a kernel it stands behind them: d c tau p p.",
             'repeat(weight / tau, "d c p1 p2 -> d c tau p1 p2", tau=tau)',
+        ),
+    ),
+    (
+        frames_behind,
+        (
+            "Print the shape of the kernel.",
+            "The new axis stands at the end; in a kernel, time stands behind the channels: d c tau p p.",
+            'repeat(weight / tau, "d c p1 p2 -> d c tau p1 p2", tau=tau)',
+        ),
+    ),
+    (
+        not_repeated,
+        (
+            "Print the shape of the kernel. How many frames does it have?",
+            "There is an axis for time, with one frame in it; the kernel has temporal_patch_size.",
+            'repeat(weight / tau, "d c p1 p2 -> d c tau p1 p2", tau=tau)',
+        ),
+    ),
+    (
+        divided_in_place,
+        (
+            "Print weight before the call and after it.",
+            "`/=` divides the caller's tensor: the picture's own kernel is changed.",
+            "weight / temporal_patch_size makes a new tensor.",
         ),
     ),
     (
@@ -468,6 +540,16 @@ blocks_through_time = reordered("... (gt bh mh bw mw) d -> ... (bh bw gt mh mw) 
 undone = reordered("... (gt bh bw mh mw) d -> ... (gt bh mh bw mw) d")
 
 
+def height_and_width_exchanged(tokens, grid, *, spatial_merge_size=2):
+    gt, gh, gw = grid
+    return library.merge_order(tokens, (gt, gw, gh), spatial_merge_size=spatial_merge_size)
+
+
+def joined_already(tokens, grid, *, spatial_merge_size=2):
+    ordered = library.merge_order(tokens, grid, spatial_merge_size=spatial_merge_size)
+    return rearrange(ordered, "... (n block) d -> ... n (block d)", block=spatial_merge_size**2)
+
+
 def merge_size_two(tokens, grid, *, spatial_merge_size=2):
     return library.merge_order(tokens, grid, spatial_merge_size=2)
 
@@ -530,6 +612,22 @@ MERGE_ORDER = [
         ),
     ),
     (
+        height_and_width_exchanged,
+        (
+            "On a square grid it is right. How many boxes has a line of a grid of 2 x 4?",
+            "Height and width of the grid are exchanged.",
+            "gt, gh, gw = grid",
+        ),
+    ),
+    (
+        joined_already,
+        (
+            "Print the shape of the result.",
+            "The blocks are joined already; here the tokens only change places, and the merger joins them.",
+            'The right side is "... (gt bh bw mh mw) d".',
+        ),
+    ),
+    (
         merge_size_two,
         (
             "With a merge size of 2 it is right. Try 1, or 3.",
@@ -563,6 +661,20 @@ class StrideOfOne(library.PatchEmbed):
     def forward(self, clips):
         places = F.conv3d(clips.transpose(1, 2), self.proj.weight, self.proj.bias)
         return rearrange(places, "b d gt gh gw -> b (gt gh gw) d")
+
+
+class StrideOfThePatchEverywhere(library.PatchEmbed):
+    """One number for the stride: patch_size in time too."""
+
+    def forward(self, clips):
+        places = F.conv3d(clips.transpose(1, 2), self.proj.weight, self.proj.bias, self.patch_size)
+        return rearrange(places, "b d gt gh gw -> b (gt gh gw) d")
+
+
+class TimeRunsFastest(library.PatchEmbed):
+    def forward(self, clips):
+        gt, gh, gw = self.grid(clips)
+        return rearrange(super().forward(clips), "b (gt gh gw) d -> b (gh gw gt) d", gt=gt, gh=gh, gw=gw)
 
 
 class StrideOfOneInTime(library.PatchEmbed):
@@ -649,6 +761,22 @@ PATCH_EMBED = [
             "How many tokens come out of four frames in boxes of two?",
             "In time the boxes overlap; the stride is the kernel there too.",
             "stride=(temporal_patch_size, patch_size, patch_size)",
+        ),
+    ),
+    (
+        StrideOfThePatchEverywhere,
+        (
+            "With boxes as deep as they are wide it is right. How many tokens come out of four frames in boxes of two?",
+            "In time the boxes are as far apart as in space; the stride is the kernel, temporal_patch_size in time.",
+            "stride=(temporal_patch_size, patch_size, patch_size)",
+        ),
+    ),
+    (
+        TimeRunsFastest,
+        (
+            "With one frame group it is right. Which token comes second in a longer clip?",
+            "The frame groups run fastest; all tokens of a frame group stand together.",
+            'rearrange(places, "b d gt gh gw -> b (gt gh gw) d")',
         ),
     ),
     (
@@ -754,6 +882,36 @@ class NoNorm(library.PatchMerger):
         self.norm.forward = lambda x: x
 
 
+class Normed(library.PatchMerger):
+    """The norm divides by something else."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        norm = self.norm
+        norm.forward = lambda x: self.scaled(x) * norm.weight + norm.bias
+
+    def scaled(self, x):
+        raise NotImplementedError
+
+
+class MeanKept(Normed):
+    def scaled(self, x):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+class SampleVariance(Normed):
+    def scaled(self, x):
+        centred = x - x.mean(-1, keepdim=True)
+        variance = centred.square().sum(-1, keepdim=True) / max(x.shape[-1] - 1, 1)
+        return centred / (variance + 1e-6).sqrt()
+
+
+class ScalesNotUsed(library.PatchMerger):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.norm.forward = lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
 class OtherEps(library.PatchMerger):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -775,6 +933,10 @@ class Activated(library.PatchMerger):
 
 class TanhGelu(Activated):
     activation = staticmethod(lambda x: F.gelu(x, approximate="tanh"))
+
+
+class Silu(Activated):
+    activation = staticmethod(F.silu)
 
 
 class NoActivation(Activated):
@@ -850,6 +1012,30 @@ PATCH_MERGER = [
         ),
     ),
     (
+        MeanKept,
+        (
+            "Add 1 to all numbers of a token: does the main merger's result change?",
+            "The mean is not taken away: this is RMSNorm, which an earlier model of the family has in its merger.",
+            "LayerNorm(..., eps=1e-6)",
+        ),
+    ),
+    (
+        SampleVariance,
+        (
+            "With long tokens it is nearly right. By what is the sum of squares divided?",
+            "The variance is divided by d - 1, as torch.var does; a norm divides by d.",
+            "x.var(-1, keepdim=True, correction=0), or LayerNorm.",
+        ),
+    ),
+    (
+        ScalesNotUsed,
+        (
+            "As long as nothing is learned it is right. What do norm.weight and norm.bias change?",
+            "The learned scales and shifts of the norm are not used.",
+            "self.norm(x), which has them.",
+        ),
+    ),
+    (
         OtherEps,
         (
             "With tokens of about 1 it is right. Try numbers of about 0.001.",
@@ -871,6 +1057,14 @@ PATCH_MERGER = [
             "It is nearly right. Look at the third digit.",
             "The GELU is the approximation by tanh, as in the blocks; the merger has the exact one.",
             "gelu, with erf, not gelu_tanh.",
+        ),
+    ),
+    (
+        Silu,
+        (
+            "What becomes of a hidden number of -1?",
+            "Between the layers stands a SiLU, as in the language model; the merger has the exact GELU.",
+            "gelu(self.linear_fc1(...))",
         ),
     ),
     (

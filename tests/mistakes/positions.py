@@ -58,6 +58,19 @@ def sines_only(n, d, *, device=None):
     return angle.sin().repeat_interleave(2, 1).float()
 
 
+def whole_turns(n, d, *, device=None):
+    angle = 2 * math.pi * torch.arange(n, dtype=torch.float64)[:, None] * 10000.0 ** -(columns(d) / d)
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).float()
+
+
+def last_speed_exactly(n, d, *, device=None):
+    return waves(n, d, columns(d) / (d - 2), halves=True)
+
+
+def base_of_a_thousand(n, d, *, device=None):
+    return waves(n, d, columns(d) / d * 0.75)
+
+
 SINUSOIDAL = [
     (
         sines_then_cosines,
@@ -121,6 +134,31 @@ SINUSOIDAL = [
             "Square the two columns of a pair and add: one?",
             "Both columns of a pair are sines.",
             "The second one is the cosine of the same angle.",
+        ),
+    ),
+    (
+        whole_turns,
+        (
+            "The fastest hand at position 1: which angle?",
+            "The angle is multiplied by 2 pi; it is counted in radians as it is.",
+            "position * speed, without 2 pi",
+        ),
+    ),
+    (
+        last_speed_exactly,
+        (
+            "Which two columns belong to the same angle? And how fast is the slowest hand?",
+            "Here, as in some published code, sines stand before cosines and the last exponent is 1; a sine should "
+            "have its cosine beside it, and the exponents be 2 i / d.",
+            "10000.0 ** (-torch.arange(0, d, 2) / d) and torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)",
+        ),
+    ),
+    (
+        base_of_a_thousand,
+        (
+            "By which factor do the speeds fall in all: 1000, or 10000?",
+            "The base is 1000; it is 10000.",
+            "10000.0 ** (-torch.arange(0, d, 2) / d)",
         ),
     ),
 ]
@@ -286,6 +324,18 @@ def degrees(x, angles):
     return library.rotate(x, angles.deg2rad())
 
 
+def neighbours_angles_on_halves(x, angles):
+    first, second = x.chunk(2, -1)
+    wide = angles.repeat_interleave(2, -1).unsqueeze(-3)
+    return x * wide.cos() + torch.cat([-second, first], -1) * wide.sin()
+
+
+def halves_angles_on_neighbours(x, angles):
+    wide = torch.cat([angles, angles], -1).unsqueeze(-3)
+    swapped = torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
+    return x * wide.cos() + swapped * wide.sin()
+
+
 ROTATE = [
     (
         turned_backwards,
@@ -365,6 +415,22 @@ ROTATE = [
             "How far does an angle of pi turn?",
             "The angles are taken for degrees; they are radians.",
             "angles.cos() takes radians.",
+        ),
+    ),
+    (
+        neighbours_angles_on_halves,
+        (
+            "Are both numbers of a pair turned by the same angle?",
+            "The pairs are i and i + k/2, but the angles are laid out for neighbours, each twice in a row.",
+            "torch.cat([angles, angles], -1), where repeat_interleave stands",
+        ),
+    ),
+    (
+        halves_angles_on_neighbours,
+        (
+            "Are both numbers of a pair turned by the same angle?",
+            "Neighbours are paired, but the angles are laid out for halves, one whole row after the other.",
+            "first, second = x.chunk(2, -1), and turn number i of the one with number i of the other.",
         ),
     ),
 ]
@@ -488,6 +554,14 @@ def single_in_the_middle(n, size):
     return torch.full((1,), (size - 1) / 2) if n == 1 else library.corner_places(n, size)
 
 
+def divided_by_nothing(n, size):
+    return torch.arange(n) * (size - 1) / (n - 1)
+
+
+def counted_from_cell_one(n, size):
+    return library.corner_places(n, size) + 1
+
+
 CORNER_PLACES = [
     (
         last_left_out,
@@ -521,6 +595,22 @@ CORNER_PLACES = [
             "torch.arange(n) * (size - 1) / max(n - 1, 1) gives 0 for n = 1.",
         ),
     ),
+    (
+        divided_by_nothing,
+        (
+            "Where does a single cell stand?",
+            "With one cell there is no step, and n - 1 is 0: 0 / 0 is not a number.",
+            "torch.arange(n) * (size - 1) / max(n - 1, 1)",
+        ),
+    ),
+    (
+        counted_from_cell_one,
+        (
+            "Where does the first cell stand?",
+            "The cells of the axis are counted from 1; they are 0 to size - 1.",
+            "torch.arange(n) * (size - 1) / max(n - 1, 1)",
+        ),
+    ),
 ]
 
 
@@ -547,6 +637,22 @@ def shares_swapped(places, size):
 
 def lower_cell(places, size):
     return (places[:, None].floor() == torch.arange(size)).float()
+
+
+def upper_share_written_last(places, size):
+    low, high = places.floor().long(), places.ceil().long()
+    weights, rows = torch.zeros(len(places), size), torch.arange(len(places))
+    weights[rows, low] = 1 - (places - low)
+    weights[rows, high] = places - low  # on a cell, low and high are the same
+    return weights
+
+
+def softmax_of_distances(places, size):
+    return torch.softmax(-(places[:, None] - torch.arange(size)).abs(), -1)
+
+
+def one_side_only(places, size):
+    return (1 - (places[:, None] - torch.arange(size))).clamp_min(0)
 
 
 HAT_WEIGHTS = [
@@ -588,6 +694,30 @@ HAT_WEIGHTS = [
             "At 0.75, how much should cell 1 count?",
             "The cell below takes everything.",
             "(1 - |place - cell|), not below 0",
+        ),
+    ),
+    (
+        upper_share_written_last,
+        (
+            "Which weights has a place that lies exactly on a cell?",
+            "There, the cell below and the cell above are the same one, and its second share, 0, overwrites the first.",
+            "(1 - (places[:, None] - cells).abs()).clamp_min(0) needs no two cases.",
+        ),
+    ),
+    (
+        softmax_of_distances,
+        (
+            "At 0.25, how much should cell 2 count?",
+            "A softmax gives every cell a share; only the two next to a place have one.",
+            "(1 - |place - cell|), not below 0",
+        ),
+    ),
+    (
+        one_side_only,
+        (
+            "At 0, how much should cell 3 count?",
+            "The difference has a sign, so the cells above a place get more, the further they are.",
+            "(places[:, None] - cells).abs()",
         ),
     ),
 ]
@@ -977,6 +1107,16 @@ def leftovers_at_the_front(sections):
     return library.interleaved_axes(sections).flip(0)
 
 
+def used_up_axes_passed_over(sections):
+    left, axes = list(sections), []
+    while any(left):
+        for axis in range(3):
+            if left[axis]:
+                axes.append(axis)
+                left[axis] -= 1
+    return torch.tensor(axes, dtype=torch.int64)
+
+
 INTERLEAVED_AXES = [
     (
         in_sections,
@@ -1040,6 +1180,14 @@ INTERLEAVED_AXES = [
             "Which axis turns the last pair, when time has the most?",
             "The order is turned round.",
             "Pair 0 is time's, and what is left over is at the end.",
+        ),
+    ),
+    (
+        used_up_axes_passed_over,
+        (
+            "With sections [2, 0, 1], which axis turns pair 1?",
+            "The turn of an axis that is used up goes to the next one; time should stand in for it.",
+            "i % 3 == axis only where i < 3 * sections[axis]; 0 elsewhere.",
         ),
     ),
 ]

@@ -176,6 +176,24 @@ def constant_one_late(step, *, warmup_steps=0):
     return min(1.0, step / (warmup_steps + 1))
 
 
+def constant_downwards(step, *, warmup_steps=0):
+    return 1.0 - step / warmup_steps if step < warmup_steps else 1.0
+
+
+def constant_in_a_curve(step, *, warmup_steps=0):
+    return 0.5 * (1.0 - math.cos(math.pi * step / warmup_steps)) if step < warmup_steps else 1.0
+
+
+def constant_squared(step, *, warmup_steps=0):
+    return (step / warmup_steps) ** 2 if step < warmup_steps else 1.0
+
+
+def constant_that_falls(step, *, warmup_steps=0):
+    if step < warmup_steps:
+        return step / warmup_steps
+    return math.sqrt(warmup_steps / step) if warmup_steps else 1.0
+
+
 ENDS = "The factor stays at 0 when the training is over: cut the share that is done off at 1."
 COSINE = [
     *falling(cosine),
@@ -256,6 +274,38 @@ CONSTANT = [
             "What is the factor of step number warmup_steps?",
             "The straight line is one step too long.",
             "Divide by warmup_steps, and give 1 where there is none.",
+        ),
+    ),
+    (
+        constant_downwards,
+        (
+            "Is the first step of a warm-up the smallest or the largest?",
+            "It falls during the warm-up, where it should rise.",
+            "step / warmup_steps, without the 1 -",
+        ),
+    ),
+    (
+        constant_in_a_curve,
+        (
+            "Does it rise by the same amount in each step of the warm-up?",
+            "This rises along half a cosine; the warm-up is a straight line.",
+            "step / warmup_steps",
+        ),
+    ),
+    (
+        constant_squared,
+        (
+            "What is the factor in the middle of the warm-up?",
+            "This rises along a parabola, from a quarter in the middle; the warm-up is a straight line.",
+            "step / warmup_steps, without a square",
+        ),
+    ),
+    (
+        constant_that_falls,
+        (
+            "What is the factor long after the warm-up?",
+            "It falls with the root of the step, as in the first Transformer; a constant one stays.",
+            "return 1.0 for every step from warmup_steps on",
         ),
     ),
 ]
