@@ -74,8 +74,7 @@ def test_cross_entropy_costs_at_most_half_more_than_torch(call, n, v, calls):
     measured = side_by_side({name: (call, (name, n, v, calls)) for name in LOSSES}, rounds=ROUNDS)
     print(f"\n{call.__name__}, {n} answers, {v} classes, {calls} calls\n{table(measured, 'torch')}")
     times = ratio(measured, "blocks", "torch", "cpu")
-    # At 64 x 400, torch takes 0.03 ms: what is measured is the number of calls into it. Looked at, not judged.
-    assert times <= 1.5 or calls > 1, f"{times:.2f} of torch's time"
+    assert times <= 1.5, f"{times:.2f} of torch's time"
 
 
 def test_adamw_costs_at_most_half_more_than_torch():

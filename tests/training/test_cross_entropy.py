@@ -305,7 +305,7 @@ BLOCKS = importlib.import_module("minivid.training.cross_entropy")
 
 @pytest.fixture(params=[2**17, 1])
 def blocks(request, monkeypatch):
-    """All rows in one block, and each row in one of its own (7 rows of 5 in blocks of 3: see its own test)."""
+    """All rows at once, in a few steps; and by the written-out gradient, each row in a block of its own."""
     monkeypatch.setattr(BLOCKS, "BLOCK", request.param)
 
 
@@ -316,7 +316,7 @@ def test_blocks_of_any_size_give_the_same(function, targets, monkeypatch):
     if targets == "probabilities":
         answers = normal(1, 7, 5, dtype=torch.float64).softmax(1)
     results = []
-    for block in (1, 15, 10**6):
+    for block in (1, 15, 34, 35):  # rows one by one, three by three, all but one; and all at once, without blocks
         monkeypatch.setattr(BLOCKS, "BLOCK", block)
         x = logits.clone().requires_grad_()
         loss = function(x, answers, label_smoothing=0.1)
@@ -324,6 +324,18 @@ def test_blocks_of_any_size_give_the_same(function, targets, monkeypatch):
     for loss, gradient in results:
         torch.testing.assert_close(loss, results[0][0], atol=1e-14, rtol=0)
         torch.testing.assert_close(gradient, results[0][1], atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_more_logits_than_one_block_go_through_blocks(rows, monkeypatch):
+    monkeypatch.setattr(BLOCKS, "BLOCK", 10)
+    loss = cross_entropy(normal(0, rows, 5).requires_grad_(), torch.arange(rows), reduction="sum")
+    names, left = set(), [loss.grad_fn]
+    while left:
+        node = left.pop()
+        names.add(node.name())
+        left += [before for before, _ in node.next_functions if before is not None]
+    assert ("SurpriseBackward" in names) == (rows * 5 > 10)
 
 
 def test_blocks_hold_half_a_mebibyte():
@@ -384,6 +396,7 @@ def test_probabilities_as_targets_equal_torch_with_every_option(shape, answers, 
             torch.testing.assert_close(got, want, atol=atol, rtol=atol)
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_nothing_but_ignored_targets_gives_nan_and_no_gradient_as_in_torch(label_smoothing):
     for function in (cross_entropy, F.cross_entropy):
@@ -395,6 +408,7 @@ def test_nothing_but_ignored_targets_gives_nan_and_no_gradient_as_in_torch(label
             assert torch.equal(logits.grad, torch.zeros(3, 5))
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_cross_entropy_passes_gradcheck(label_smoothing, weighted):
@@ -409,14 +423,18 @@ def test_cross_entropy_passes_gradcheck(label_smoothing, weighted):
     assert torch.autograd.gradgradcheck(loss, logits)
 
 
+@pytest.mark.usefixtures("blocks")
 def test_a_class_that_is_ruled_out_costs_infinity_and_disturbs_nothing_else():
     logits = torch.tensor([[0.0, -math.inf, 0.0], [0.0, -math.inf, 0.0]], requires_grad=True)
     losses = cross_entropy(logits, torch.tensor([0, 1]), reduction="none")
     torch.testing.assert_close(losses, torch.tensor([math.log(2.0), math.inf]))
     losses[0].backward()
     torch.testing.assert_close(logits.grad[0], torch.tensor([-0.5, 0.0, 0.5]))
+    weighted = cross_entropy(logits[:1], torch.tensor([0]), weight=torch.tensor([2.0, 1.0, 1.0]))
+    assert weighted.item() == pytest.approx(math.log(2.0))
 
 
+@pytest.mark.usefixtures("blocks")
 def test_an_infinite_loss_that_is_ignored_sends_no_nan():
     logits = torch.tensor([[0.0, 1.0], [-math.inf, 0.0]], requires_grad=True)
     cross_entropy(logits, torch.tensor([0, -100])).backward()
@@ -439,6 +457,7 @@ def test_half_precision_logits_are_computed_in_float32(dtype):
     torch.testing.assert_close(loss, F.cross_entropy(logits.float(), targets))
 
 
+@pytest.mark.usefixtures("blocks")
 def test_cross_entropy_maps_over_an_axis():
     logits, targets = normal(0, 3, 7, 5), torch.arange(21).view(3, 7) % 5
     want = torch.stack([cross_entropy(x, y) for x, y in zip(logits, targets, strict=True)])
@@ -448,6 +467,7 @@ def test_cross_entropy_maps_over_an_axis():
     torch.testing.assert_close(got, torch.stack([smooth(logits[0], y) for y in targets]))
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_one_gradient_an_answer_by_mapping_over_a_gradient(label_smoothing):
     logits, targets = normal(0, 7, 5), torch.arange(7) % 5
@@ -459,6 +479,7 @@ def test_one_gradient_an_answer_by_mapping_over_a_gradient(label_smoothing):
     torch.testing.assert_close(got, logits[0].softmax(0) - answer)
 
 
+@pytest.mark.usefixtures("blocks")
 def test_a_gradient_by_the_formula_is_that_of_finite_differences():
     logits, targets, small = normal(0, 3, 5, dtype=torch.float64), torch.tensor([4, 0, 2]), 1e-6
     x = logits.clone().requires_grad_()
@@ -471,6 +492,7 @@ def test_a_gradient_by_the_formula_is_that_of_finite_differences():
         assert got[i, j].item() == pytest.approx(slope.item(), abs=1e-9)
 
 
+@pytest.mark.usefixtures("blocks")
 def test_autocast_leaves_the_loss_in_float32():
     model, clips = torch.nn.Linear(7, 5), normal(0, 3, 7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -483,6 +505,7 @@ def test_autocast_leaves_the_loss_in_float32():
     assert model.weight.grad.isfinite().all()
 
 
+@pytest.mark.usefixtures("blocks")
 def test_no_answer_at_all_costs_nothing_in_the_sum():
     logits = torch.zeros(0, 5, requires_grad=True)
     loss = cross_entropy(logits, torch.zeros(0, dtype=torch.int64), reduction="sum")
@@ -490,6 +513,7 @@ def test_no_answer_at_all_costs_nothing_in_the_sum():
     assert torch.autograd.grad(loss, logits)[0].shape == (0, 5)
 
 
+@pytest.mark.usefixtures("blocks")
 def test_the_arguments_stay_as_they_are():
     logits, targets, weight = normal(0, 3, 5), torch.tensor([4, -100, 0]), torch.ones(5)
     given = [x.clone() for x in (logits, targets, weight)]
@@ -546,6 +570,28 @@ def test_log_sum_exp_passes_gradcheck_along_any_axis():
     for dim in (0, 1, -1):
         assert torch.autograd.gradcheck(lambda x, dim=dim: log_sum_exp(x, dim), x)
         torch.testing.assert_close(log_sum_exp(x, dim), torch.logsumexp(x, dim))
+
+
+@pytest.mark.parametrize("function", [cross_entropy, plain_cross_entropy])
+def test_one_class_is_always_right_and_an_ignored_target_needs_no_second(function):
+    logits = normal(0, 2, 1)
+    assert function(logits, torch.tensor([-100, 0])).item() == 0.0
+    assert function(logits, torch.ones(2, 1)).item() == 0.0
+
+
+@pytest.mark.parametrize("function", [cross_entropy, plain_cross_entropy])
+def test_the_result_has_the_type_of_the_logits_whatever_that_of_the_rest(function):
+    logits, weight = normal(0, 2, 3), torch.ones(3, dtype=torch.float64)
+    for targets in (torch.tensor([1, 2]), torch.eye(3, dtype=torch.float64)[1:]):
+        assert function(logits, targets, weight=weight, reduction="none").dtype == torch.float32
+        torch.testing.assert_close(function(logits, targets), F.cross_entropy(logits, torch.tensor([1, 2])))
+
+
+@pytest.mark.parametrize("function", [cross_entropy, plain_cross_entropy])
+def test_a_target_that_is_no_class_shows_what_torch_said(function):
+    with pytest.raises(ValueError, match="expected classes 0 to 4") as caught:
+        function(torch.zeros(2, 5), torch.tensor([1, 5]))
+    assert isinstance(caught.value.__cause__, IndexError | RuntimeError)
 
 
 # ---- errors
