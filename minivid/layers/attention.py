@@ -223,17 +223,17 @@ def _blocks_forward(
     b, heads, n, k = query.shape
     work = torch.promote_types(query.dtype, torch.float32)  # half precision loses the log-sum
     output, log_sum = torch.empty_like(query), query.new_empty(b, heads, n, 1, dtype=work)
-    buffer = query.new_empty(min(block_size, n), key.shape[2], dtype=work)
-    mixed = query.new_empty(min(block_size, n), k, dtype=work)
+    buffer = query.new_empty(block_size, key.shape[2], dtype=work)
+    mixed = query.new_empty(block_size, k, dtype=work)
     for at in itertools.product(range(b), range(heads)):
         queries, keys, values = query[at].to(work) * (_LOG2_E / math.sqrt(k)), key[at].to(work), value[at].to(work)
         for start in range(0, n, block_size):
             rows = slice(start, start + block_size)
             scores = _block_scores(queries[rows], keys, None if mask is None else mask[at], rows, buffer)
             # The lowest finite number instead of the -inf of a blind query: 2^(-inf - lowest) is 0, not NaN.
-            largest = scores.amax(-1, keepdim=True).clamp_min_(torch.finfo(work).min)
+            largest = scores.amax(1, keepdim=True).clamp_min_(torch.finfo(work).min)
             powers = scores.sub_(largest).exp2_()
-            total = powers.sum(-1, keepdim=True).clamp_min_(1.0)  # below 1 only where it is the 0 of a blind query
+            total = powers.sum(1, keepdim=True).clamp_min_(1.0)  # below 1 only where it is the 0 of a blind query
             output[at][rows] = torch.mm(powers, values, out=mixed[: len(powers)]).div_(total)
             log_sum[at][rows] = largest + total.log2()
     return output, log_sum
@@ -251,7 +251,7 @@ def _blocks_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     b, heads, n, k = query.shape
     grad_query, grad_key, grad_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    buffers = [log_sum.new_empty(min(block_size, n), width) for width in (key.shape[2], key.shape[2], k)]
+    buffers = [log_sum.new_empty(block_size, width) for width in (key.shape[2], key.shape[2], k)]
     for at in itertools.product(range(b), range(heads)):
         queries, keys, values, wanted = (x[at].to(log_sum.dtype) for x in (query, key, value, grad))
         queries, to_keys, to_values = (
@@ -260,7 +260,7 @@ def _blocks_backward(
             torch.zeros_like(values),
         )
         # sum_j w_j (doutput . value_j), which the softmax takes off every entry of a row
-        mean = (wanted * output[at]).sum(-1, keepdim=True)
+        mean = (wanted * output[at]).sum(1, keepdim=True)
         for start in range(0, n, block_size):
             rows = slice(start, start + block_size)
             asking, asked = queries[rows], wanted[rows]
@@ -455,8 +455,7 @@ def block_mask(lengths: Sequence[int] | Int[Tensor, " blocks"]) -> Bool[Tensor, 
 
     Source: Dehghani et al. 2023, example packing (arXiv:2307.06304).
     """
-    lengths = torch.as_tensor(lengths)
-    block = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+    block = torch.repeat_interleave(torch.as_tensor(lengths))  # lengths 2 3: 0 0 1 1 1
     return block[:, None] == block[None, :]
 
 
@@ -478,6 +477,7 @@ class MultiHeadAttention(nn.Module):
             looks at head i // (num_heads / num_kv_heads) of the keys.
         kernel: "plain" computes `attend` above, "blocks" the same by `block_attend` and "fused" with one kernel of
             torch; these two do not keep the n x s weights in memory. "blocks" has no dropout and no second gradient.
+        device, dtype: of the weights.
 
     Raises:
         ValueError: if the heads do not divide, for an unknown kernel, or for dropout where the kernel has none.
@@ -497,6 +497,8 @@ class MultiHeadAttention(nn.Module):
         vdim: int | None = None,
         num_kv_heads: int | None = None,
         kernel: str = "plain",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -521,10 +523,12 @@ class MultiHeadAttention(nn.Module):
         self.head_dim = embed_dim // num_heads
         self.dropout = dropout
         self.kernel = kernel
-        self.q_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
-        self.k_proj = nn.Linear(embed_dim if kdim is None else kdim, num_kv_heads * self.head_dim, bias=bias)
-        self.v_proj = nn.Linear(embed_dim if vdim is None else vdim, num_kv_heads * self.head_dim, bias=bias)
-        self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
+        kdim, vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
+        options = {"bias": bias, "device": device, "dtype": dtype}
+        self.q_proj = nn.Linear(embed_dim, embed_dim, **options)
+        self.k_proj = nn.Linear(kdim, num_kv_heads * self.head_dim, **options)
+        self.v_proj = nn.Linear(vdim, num_kv_heads * self.head_dim, **options)
+        self.out_proj = nn.Linear(embed_dim, embed_dim, **options)
         self.reset_parameters()
         self.register_load_state_dict_pre_hook(_take_torch_names)
 

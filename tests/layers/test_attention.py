@@ -1,6 +1,8 @@
 """Attention: softmax, attend, masks, and the multi-head module beside torch's."""
 
+import inspect
 import math
+import re
 
 import pytest
 import torch
@@ -30,6 +32,11 @@ from minivid.layers.positions import rotary_angles, rotate
 from minivid.shapes import ShapeError
 
 few = st.integers(1, 3)
+
+
+def exactly(message: str) -> str:
+    """The pattern of this message, whole."""
+    return f"^{re.escape(message)}$"
 
 
 @st.composite
@@ -545,51 +552,82 @@ def test_softmax_gives_minus_infinity_no_weight():
     torch.testing.assert_close(softmax(scores), torch.tensor([0.25, 0.0, 0.75]))
 
 
+UNLIKE = "expected b heads n k and b heads s k with the same b, heads and k"
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (
-            ((2, 3, 5, 7), (2, 3, 11, 13), (2, 3, 11, 13)),
-            r"query \(2, 3, 5, 7\) and key \(2, 3, 11, 13\): .* same b, heads",
-        ),
-        (((2, 3, 5, 7), (1, 3, 11, 7), (1, 3, 11, 7)), r"query \(2, 3, 5, 7\) and key \(1, 3, 11, 7\)"),
-        (((3, 5, 7), (3, 11, 7), (3, 11, 7)), r"query \(3, 5, 7\) and key \(3, 11, 7\)"),
+        (((2, 3, 5, 7), (2, 3, 11, 13)), f"query (2, 3, 5, 7) and key (2, 3, 11, 13): {UNLIKE}"),
+        (((2, 3, 5, 7), (1, 3, 11, 7)), f"query (2, 3, 5, 7) and key (1, 3, 11, 7): {UNLIKE}"),
+        (((2, 3, 5, 7), (2, 4, 11, 7)), f"query (2, 3, 5, 7) and key (2, 4, 11, 7): {UNLIKE}"),
+        (((3, 5, 7), (3, 11, 7)), f"query (3, 5, 7) and key (3, 11, 7): {UNLIKE}"),
+        (((3, 5, 7), (2, 3, 11, 7)), f"query (3, 5, 7) and key (2, 3, 11, 7): {UNLIKE}"),
+        (((2, 3, 5, 7), (2, 3, 7)), f"query (2, 3, 5, 7) and key (2, 3, 7): {UNLIKE}"),
+        (((2, 3, 5, 7), (2, 3, 5, 7, 1)), f"query (2, 3, 5, 7) and key (2, 3, 5, 7, 1): {UNLIKE}"),
         (
             ((2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 13, 7)),
-            r"value: shape \(2, 3, 13, 7\), expected the key's \(2, 3, 11, 7\)",
+            "value: shape (2, 3, 13, 7), expected the key's (2, 3, 11, 7) (b heads s k); "
+            "every key comes with one value of its width",
         ),
-        (((2, 3, 5, 7), (2, 3, 0, 7), (2, 3, 0, 7)), r"key \(2, 3, 0, 7\): s=0"),
-        (
-            ((2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 7), (2, 11)),
-            r"mask: shape \(2, 11\) .* b heads n s = \(2, 3, 5, 11\)",
-        ),
-        (
-            ((1, 3, 5, 7), (1, 3, 11, 7), (1, 3, 11, 7), (2, 1, 1, 11)),
-            r"mask: shape \(2, 1, 1, 11\) .* \(1, 3, 5, 11\)",
+        (((2, 3, 5, 7), (2, 3, 0, 7)), "key (2, 3, 0, 7): s=0, expected at least one token to look at"),
+        *(
+            (
+                ((2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 7), mask),
+                f"mask: shape {mask} does not broadcast to b heads n s = (2, 3, 5, 11); "
+                "a mask of b s over padded keys is given as b 1 1 s",
+            )
+            for mask in ((2, 11), (3, 1, 1, 11), (1, 1, 1, 5, 11), (5, 2))
         ),
     ],
 )
 def test_attend_names_the_shapes_that_do_not_fit(shapes, message):
-    tensors = [torch.zeros(shape) for shape in shapes[:3]] + [
-        torch.ones(shape, dtype=torch.bool) for shape in shapes[3:]
-    ]
-    with pytest.raises(ShapeError, match=message):
-        attend(*tensors)
+    query, key = (torch.zeros(shape) for shape in shapes[:2])
+    value = torch.zeros(shapes[2] if len(shapes) > 2 else shapes[1])
+    mask = torch.ones(shapes[3], dtype=torch.bool) if len(shapes) > 3 else None
+    with pytest.raises(ShapeError, match=exactly(message)):
+        attend(query, key, value, mask)
+    if value.shape == key.shape:
+        with pytest.raises(ShapeError, match=exactly(message)):
+            attention_weights(query, key, mask)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_attend_refuses_a_mask_that_is_added():
-    x = torch.zeros(1, 2, 3, 5)
-    with pytest.raises(TypeError, match="torch.float32, expected torch.bool with True = may look"):
-        attend(x, x, x, torch.zeros(3, 3))
+    x, tokens = torch.zeros(1, 2, 3, 5), torch.zeros(1, 3, 6)
+    message = exactly(
+        "mask: torch.float32, expected torch.bool with True = may look; of an additive mask take `mask == 0`"
+    )
+    for call in (
+        lambda mask: attend(x, x, x, mask),
+        lambda mask: attention_weights(x, x, mask),
+        *(
+            lambda mask, k=k: MultiHeadAttention(6, 2, kernel=k)(tokens, mask=mask)
+            for k in ("plain", "blocks", "fused")
+        ),
+        lambda mask: MultiHeadAttention(6, 2).attention_weights(tokens, mask=mask),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call(torch.zeros(3, 3))
 
 
 def test_padding_mask_names_a_row_that_is_too_long():
-    with pytest.raises(ShapeError, match=r"lengths: \[3, 7\], expected 0 to s=5"):
+    message = "expected 0 to s=5; a row cannot hold more tokens than keys"
+    with pytest.raises(ShapeError, match=exactly(f"lengths: [3, 7], {message}")):
         padding_mask(torch.tensor([3, 7]), 5)
-    with pytest.raises(ShapeError, match=r"lengths: \[-1\]"):
-        padding_mask(torch.tensor([-1]), 5)
+    with pytest.raises(ShapeError, match=exactly(f"lengths: [5, -1], {message}")):
+        padding_mask(torch.tensor([5, -1]), 5)
+
+
+def test_masks_stand_where_their_lengths_do():
+    lengths = torch.tensor([2, 3])
+    with torch.device("meta"):  # where new tensors go unless they are told
+        mask = padding_mask(lengths, 3)
+    assert mask.device.type == "cpu"
+    assert mask.tolist() == [[[[True, True, False]]], [[[True, True, True]]]]
+    assert causal_mask(2, 3, device="meta").device.type == "meta"
+    assert causal_mask(2, 3).device.type == "cpu"
 
 
 def test_block_mask_takes_a_list():
@@ -621,10 +659,91 @@ def test_attention_in_blocks_passes_gradcheck_with_a_blind_row(blocked):
         assert torch.autograd.gradcheck(lambda *x, m=given_mask: blocked(*x, m, block_size=2), (query, key, value))
 
 
+def test_blocks_of_queries_are_equal_and_no_larger_than_asked(monkeypatch):
+    asked = []
+
+    class Watch:
+        @staticmethod
+        def apply(query, key, value, mask, block_size):
+            asked.append(block_size)
+            return (query,)
+
+    monkeypatch.setattr(attention, "_Blocks", Watch)
+    for n, size in ((7, 3), (8, 5), (8, 4), (8, 8), (8, 100), (1, 1), (9, 1), (0, 4)):
+        x = torch.zeros(1, 1, n, 2)
+        block_attend(x, x[:, :, :1] if n else torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2), block_size=size)
+    assert asked == [3, 4, 4, 8, 8, 1, 1, 1]
+
+
+def test_no_query_gets_no_answer():
+    query, key = torch.zeros(2, 3, 0, 5), normal(0, 2, 3, 7, 5)
+    for function in (block_attend, online_attend, lambda *x: attend(*x)[0]):
+        assert function(query, key, key).shape == (2, 3, 0, 5)
+
+
+def test_block_sizes_that_are_not_given_are_those_that_are_written_down():
+    sizes = [inspect.signature(function).parameters["block_size"].default for function in (online_attend, block_attend)]
+    assert sizes == [256, 320]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_operators_keep_what_they_promise_to_the_compiler(dtype, masked):
+    query, key, value = (normal(i, 2, 3, m, 5).to(dtype) for i, m in enumerate((4, 7, 7)))
+    mask = (normal(3, 4, 7) > 0).expand(2, 3, 4, 7) if masked else None
+    promises = ("test_schema", "test_faketensor")
+    torch.library.opcheck(torch.ops.minivid.blocks, (query, key, value, mask, 3), test_utils=promises)
+    output, log_sum = attention._blocks(query, key, value, mask, 3)
+    back = (output, query, key, value, mask, output, log_sum, 3)
+    torch.library.opcheck(torch.ops.minivid.blocks_gradient, back, test_utils=promises)
+
+
+def test_the_operators_have_the_signatures_that_are_written_down():
+    # Inferred from the annotations, the block size would be a symbol under torch.compile, not a number.
+    inputs = "Tensor query, Tensor key, Tensor value, Tensor? mask"
+    assert str(torch.ops.minivid.blocks.default._schema) == (
+        f"minivid::blocks({inputs}, int block_size) -> (Tensor, Tensor)"
+    )
+    assert str(torch.ops.minivid.blocks_gradient.default._schema) == (
+        f"minivid::blocks_gradient(Tensor grad, {inputs}, Tensor output, Tensor log_sum, int block_size) "
+        "-> (Tensor, Tensor, Tensor)"
+    )
+
+
+def test_the_log_sum_has_no_gradient():
+    query = normal(0, 1, 1, 3, 2).requires_grad_()
+    output, log_sum = attention._Blocks.apply(query, query, query, None, 2)
+    assert output.requires_grad and not log_sum.requires_grad
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0, 0, 0), (1, None, 3, None), (None, 2, None, 4), (4, 0, 2, 1)])
+def test_block_attend_maps_over_any_axis(in_dims):
+    case = [normal(i, 2, 3, m, 5) for i, m in enumerate((4, 7, 7))] + [normal(3, 2, 3, 4, 7) > 0]
+    mapped = [
+        x if dim is None else torch.stack([torch.roll(x, i, 2) for i in range(3)], dim)
+        for x, dim in zip(case, in_dims, strict=True)
+    ]
+
+    def gradients(query, key, value, mask):
+        return torch.func.grad(lambda *x: block_attend(*x, mask, block_size=3).square().sum(), (0, 1, 2))(
+            query, key, value
+        )
+
+    for function in (lambda *x: (block_attend(*x, block_size=3),), gradients):
+        got = torch.func.vmap(function, in_dims)(*mapped)
+        for i in range(3):
+            one = [x if dim is None else x.select(dim, i) for x, dim in zip(mapped, in_dims, strict=True)]
+            for ours, want in zip(got, function(*one), strict=True):
+                torch.testing.assert_close(ours[i], want, atol=1e-5, rtol=1e-5)
+
+
+NO_SECOND = "block_attend has no gradient of its gradient; take attend, or kernel='plain'"
+
+
 def test_block_attend_says_that_it_has_no_second_gradient():
     x = normal(0, 1, 1, 3, 2).requires_grad_()
     (gradient,) = torch.autograd.grad(block_attend(x, x, x).sum(), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="no gradient of its gradient; take attend, or kernel='plain'"):
+    with pytest.raises(NotImplementedError, match=exactly(NO_SECOND)):
         gradient.sum().backward()
 
 
@@ -673,12 +792,13 @@ def test_block_attend_in_half_precision_is_rounded_once(dtype):
 
 
 def test_block_attend_never_makes_a_tensor_of_all_scores():
-    largest = 0
+    largest, calls = 0, []
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             nonlocal largest
             result = function(*args, **(kwargs or {}))
+            calls.append(str(function))
             if isinstance(result, Tensor):
                 largest = max(largest, result.untyped_storage().nbytes())
             return result
@@ -688,6 +808,9 @@ def test_block_attend_never_makes_a_tensor_of_all_scores():
     with Watch():  # it does not see into an operator, so the two functions are called themselves
         output, log_sum = attention._blocks_forward(query, key, value, None, 16)
         attention._blocks_backward(output, query, key, value, None, output, log_sum, 16)
+    # 19 blocks: scores and output forward; scores, their gradient and that of the query back. Each into its buffer.
+    assert calls.count("aten.mm.out") == 19 * 5
+    assert "aten.mm.default" not in calls
     assert largest == 16 * n * 4  # one block of scores in float32; all of them would be 300 * 300 * 4
 
 
@@ -701,7 +824,7 @@ def test_attention_in_blocks_refuses_what_attend_refuses(blocked):
         blocked(x, x, x, torch.ones(3, 4, dtype=torch.bool))
     with pytest.raises(TypeError, match="torch.float32, expected torch.bool"):
         blocked(x, x, x, torch.zeros(3, 3))
-    with pytest.raises(ValueError, match="block_size is 0, expected at least 1"):
+    with pytest.raises(ValueError, match=exactly("block_size is 0, expected at least 1")):
         blocked(x, x, x, block_size=0)
 
 
@@ -714,7 +837,7 @@ def both(embed_dim: int, num_heads: int, dtype: torch.dtype = torch.float32, **o
     theirs = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True, dtype=dtype, **options)
     for parameter in theirs.parameters():  # torch starts biases at zero, where a forgotten bias does not show
         nn.init.normal_(parameter, std=0.5)
-    ours = MultiHeadAttention(embed_dim, num_heads, **options).to(dtype)
+    ours = MultiHeadAttention(embed_dim, num_heads, dtype=dtype, **options)
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 
@@ -793,6 +916,8 @@ def test_state_dict_of_torch_loads_inside_a_model_and_leaves_no_trace():
     assert torch.equal(again.v_proj.weight, theirs[1].in_proj_weight[12:])
     with pytest.raises(RuntimeError, match="bias_k"):
         again.load_state_dict(nn.MultiheadAttention(6, 2, add_bias_kv=True).state_dict())
+    with pytest.raises(ValueError, match="shorter"):  # 4 rows are no three blocks
+        again.load_state_dict({"in_proj_weight": torch.zeros(4, 6)})
 
 
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 3, 6])
@@ -881,7 +1006,8 @@ def test_a_cache_keeps_the_few_heads_of_a_group():
 
 def test_a_cache_is_for_the_tokens_of_x():
     x = torch.zeros(1, 2, 6)
-    with pytest.raises(ValueError, match="cache: it keeps the tokens of x, and a context has others"):
+    message = "cache: it keeps the tokens of x, and a context has others; give one or the other"
+    with pytest.raises(ValueError, match=exactly(message)):
         MultiHeadAttention(6, 2)(x, x, cache=KVCache())
 
 
@@ -906,7 +1032,24 @@ def test_fused_dropout_stops_when_evaluating():
     x = normal(0, 2, 5, 6)
     assert not torch.equal(module(x), module(x))
     module.eval()
-    assert torch.equal(module(x), module(x))
+    plain = MultiHeadAttention(6, 2)
+    plain.load_state_dict(module.state_dict())
+    torch.testing.assert_close(module(x), plain(x), atol=1e-6, rtol=1e-5)
+
+
+def test_each_kernel_is_the_one_that_is_named(monkeypatch):
+    # They give the same numbers, so that only their calls tell them apart.
+    calls = []
+
+    def watched(name, function):
+        return lambda *arguments: (calls.append(name), function(*arguments))[1]
+
+    monkeypatch.setattr(attention, "attention_weights", watched("plain", attention_weights))
+    monkeypatch.setattr(attention, "block_attend", watched("blocks", block_attend))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched("fused", F.scaled_dot_product_attention))
+    for kernel in ("plain", "blocks", "fused"):
+        MultiHeadAttention(6, 2, kernel=kernel)(normal(0, 2, 5, 6))
+    assert calls == ["plain", "blocks", "fused"]
 
 
 def test_a_blind_token_gets_the_output_bias():
@@ -947,7 +1090,8 @@ def test_rotary_attention_sees_distances_and_not_places(kernel):
     query = rearrange(module.q_proj(x), "b n (heads k) -> b heads n k", heads=3)
     key = module.k_proj(x)[:, None].expand(2, 3, 5, 4)
     torch.testing.assert_close(weights, attention_weights(rotate(query, here), rotate(key, here)))
-    with pytest.raises(ValueError, match="rotary: these are the positions of x"):
+    message = "rotary: these are the positions of x, and a context has others; give one or the other"
+    with pytest.raises(ValueError, match=exactly(message)):
         module(x, x, rotary=here)
 
 
@@ -1012,19 +1156,45 @@ def test_weights_start_as_glorot_and_biases_at_zero():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(embed_dim=10, num_heads=3), "embed_dim 10 is not a multiple of num_heads 3"),
-        (dict(embed_dim=12, num_heads=4, num_kv_heads=3), "num_heads 4 is not a multiple of num_kv_heads 3"),
-        (dict(embed_dim=12, num_heads=4, dropout=1.5), "dropout is 1.5, expected 0 <= dropout < 1"),
+        (dict(embed_dim=10, num_heads=3), "embed_dim 10 is not a multiple of num_heads 3; choose a divisor"),
+        (dict(embed_dim=10, num_heads=0), "embed_dim 10 is not a multiple of num_heads 0; choose a divisor"),
+        (dict(embed_dim=10, num_heads=-5), "embed_dim 10 is not a multiple of num_heads -5; choose a divisor"),
+        (
+            dict(embed_dim=12, num_heads=4, num_kv_heads=3),
+            "num_heads 4 is not a multiple of num_kv_heads 3; choose a divisor",
+        ),
+        (
+            dict(embed_dim=12, num_heads=4, num_kv_heads=0),
+            "num_heads 4 is not a multiple of num_kv_heads 0; choose a divisor",
+        ),
+        (dict(embed_dim=12, num_heads=4, dropout=1.0), "dropout is 1.0, expected 0 <= dropout < 1"),
+        (dict(embed_dim=12, num_heads=4, dropout=-0.5), "dropout is -0.5, expected 0 <= dropout < 1"),
         (dict(embed_dim=12, num_heads=4, kernel="flash"), "kernel is 'flash', expected 'plain', 'blocks' or 'fused'"),
         (
             dict(embed_dim=12, num_heads=4, kernel="blocks", dropout=0.1),
-            "dropout is 0.1, expected 0 with kernel 'blocks'",
+            "dropout is 0.1, expected 0 with kernel 'blocks', which keeps no weights to drop; "
+            "choose 'plain' or 'fused'",
         ),
     ],
 )
 def test_constructor_names_the_numbers_that_do_not_fit(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=exactly(message)):
         MultiHeadAttention(**arguments)
+
+
+def test_multi_head_attention_shows_its_numbers():
+    module = MultiHeadAttention(12, 6, num_kv_heads=2, dropout=0.25, kernel="fused")
+    assert (module.embed_dim, module.num_heads, module.num_kv_heads, module.head_dim) == (12, 6, 2, 2)
+    assert module.extra_repr() == "num_heads=6, num_kv_heads=2, dropout=0.25, kernel='fused'"
+    plain = MultiHeadAttention(12, 6)
+    assert plain.extra_repr() == "num_heads=6, num_kv_heads=6, dropout=0.0, kernel='plain'"
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+def test_multi_head_attention_makes_its_weights_where_and_as_asked(dtype):
+    module = MultiHeadAttention(6, 2, kdim=3, vdim=5, device="meta", dtype=dtype)
+    assert {(p.device.type, p.dtype) for p in module.parameters()} == {("meta", dtype or torch.float32)}
+    assert MultiHeadAttention(6, 2, dtype=dtype).q_proj.weight.device.type == "cpu"
 
 
 def test_an_option_that_is_not_taken_is_refused_by_name():
@@ -1038,11 +1208,16 @@ def test_an_option_that_is_not_taken_is_refused_by_name():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (((2, 3, 5), None), r"x: shape \(2, 3, 5\), expected b=2, tokens, d=4"),
-        (((2, 3, 4), (2, 5, 4)), r"keys: shape \(2, 5, 4\), expected b=2, tokens, d=7"),
-        (((2, 3, 4), (1, 5, 7)), r"keys: shape \(1, 5, 7\), expected b=2, tokens, d=7"),
-        (((2, 3, 4), ((2, 5, 7), (2, 5, 7))), r"values: shape \(2, 5, 7\), expected b=2, tokens, d=11"),
-        (((2, 3, 4), ((2, 5, 7), (2, 6, 11))), "s=5 tokens for the keys and 6 for the values"),
+        (((2, 3, 5), None), "x: shape (2, 3, 5), expected b=2, tokens, d=4"),
+        (((3, 4), None), "x: shape (3, 4), expected b=3, tokens, d=4"),
+        (((2, 3, 4, 4), None), "x: shape (2, 3, 4, 4), expected b=2, tokens, d=4"),
+        (((2, 3, 4), (2, 5, 4)), "keys: shape (2, 5, 4), expected b=2, tokens, d=7"),
+        (((2, 3, 4), (1, 5, 7)), "keys: shape (1, 5, 7), expected b=2, tokens, d=7"),
+        (((2, 3, 4), ((2, 5, 7), (2, 5, 7))), "values: shape (2, 5, 7), expected b=2, tokens, d=11"),
+        (
+            ((2, 3, 4), ((2, 5, 7), (2, 6, 11))),
+            "context: s=5 tokens for the keys and 6 for the values; every key comes with one value",
+        ),
     ],
 )
 def test_forward_names_the_widths_that_do_not_fit(shapes, message):
@@ -1051,7 +1226,7 @@ def test_forward_names_the_widths_that_do_not_fit(shapes, message):
     if context is not None:
         pair = isinstance(context[0], tuple)
         context = tuple(torch.zeros(shape) for shape in context) if pair else torch.zeros(context)
-    with pytest.raises(ShapeError, match=message):
+    with pytest.raises(ShapeError, match=exactly(message)):
         module(torch.zeros(x), context)
 
 
