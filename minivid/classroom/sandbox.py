@@ -194,7 +194,9 @@ def call(function: Callable, arguments: tuple, keywords: dict) -> object:
 def located(function: Callable) -> Callable:
     """The function, with the line of its own file at which it failed as `.place` of each exception, in this process."""
     # Python knows no file of a class that is written in a notebook, but one of each of its methods.
-    methods = [part for part in vars(function).values() if inspect.isfunction(part)] if inspect.isclass(function) else []
+    methods = (
+        [part for part in vars(function).values() if inspect.isfunction(part)] if inspect.isclass(function) else []
+    )
     file = inspect.getsourcefile(methods[0] if methods else function) or ""
 
     def run(*arguments, **keywords):

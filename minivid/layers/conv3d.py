@@ -131,7 +131,7 @@ def frame_conv3d(
     """
     check_channels(input, weight, bias, groups)
     device = input.device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):  # torch knows no autocast of "meta"
         dtype = torch.get_autocast_dtype(device)
         input, weight, bias = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     padded = pad(input, weight.shape[2:], stride, padding, dilation)

@@ -52,6 +52,7 @@ class FeedForward(nn.Module):
         activation: a function of one tensor.
         dropout: share of the hidden numbers set to zero, while training only.
         bias: whether the two layers add one.
+        device, dtype: of the weights.
 
     Source: Vaswani et al. 2017, section 3.3 (arXiv:1706.03762).
     """
@@ -64,12 +65,14 @@ class FeedForward(nn.Module):
         activation: Callable[[Tensor], Tensor] = gelu,
         dropout: float = 0.0,
         bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.activation = activation
         self.dropout = dropout
-        self.up_proj = nn.Linear(embed_dim, hidden_dim, bias=bias)
-        self.down_proj = nn.Linear(hidden_dim, embed_dim, bias=bias)
+        self.up_proj = nn.Linear(embed_dim, hidden_dim, bias=bias, device=device, dtype=dtype)
+        self.down_proj = nn.Linear(hidden_dim, embed_dim, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Send every token through the hidden layer and back to its width."""

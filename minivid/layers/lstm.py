@@ -551,7 +551,12 @@ class Recurrent(nn.Module):
         """Draw the weights anew, uniform between plus and minus 1 / sqrt(hidden_size), as torch does."""
         _draw(self.parameters(), self.hidden_size)
 
-    def walk(self, input: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    def walk(
+        self,
+        input: Float[Tensor, "t b c"],
+        state: tuple[Float[Tensor, "b _"], ...],
+        weights: tuple[Float[Tensor, "..."] | None, ...],
+    ) -> tuple[Float[Tensor, "t b _"], ...]:
         """The tensors of the state after every frame, of one layer in one direction.
 
         Args:
@@ -562,8 +567,11 @@ class Recurrent(nn.Module):
         raise NotImplementedError
 
     def stack(
-        self, input: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        self,
+        input: Float[Tensor, "t b c"],
+        state: tuple[Float[Tensor, "walks b _"], ...],
+        lengths: Int[Tensor, " b"] | None,
+    ) -> tuple[Float[Tensor, "t b _"], tuple[Float[Tensor, "walks b _"], ...]]:
         """All walks, each layer over what the one below it shows: the output, and the states that remain.
 
         Args:
@@ -590,8 +598,11 @@ class Recurrent(nn.Module):
         return input, tuple(torch.stack(part) for part in zip(*ends, strict=True))
 
     def run(
-        self, input: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | Sequence[int] | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        self,
+        input: Float[Tensor, "..."],
+        state: tuple[Float[Tensor, "..."], ...] | None,
+        lengths: Int[Tensor, "..."] | Sequence[int] | None,
+    ) -> tuple[Float[Tensor, "..."], tuple[Float[Tensor, "..."], ...]]:
         """`stack`, for a clip alone too and for both orders of the axes: what `forward` of a subclass returns.
 
         Args:
@@ -682,7 +693,12 @@ class RNN(Recurrent):
         )
         self.nonlinearity = nonlinearity
 
-    def walk(self, input: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    def walk(
+        self,
+        input: Float[Tensor, "t b c"],
+        state: tuple[Float[Tensor, "b _"], ...],
+        weights: tuple[Float[Tensor, "..."] | None, ...],
+    ) -> tuple[Float[Tensor, "t b _"], ...]:
         """`recur` with `rnn_step`."""
         step = partial(rnn_step, nonlinearity=self.nonlinearity)
         return recur(lambda frame, state: (step(frame, *state, *weights[:4]),), input, state)
@@ -768,7 +784,12 @@ class LSTM(Recurrent):
         )
         self.kernel = kernel
 
-    def walk(self, input: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    def walk(
+        self,
+        input: Float[Tensor, "t b c"],
+        state: tuple[Float[Tensor, "b _"], ...],
+        weights: tuple[Float[Tensor, "..."] | None, ...],
+    ) -> tuple[Float[Tensor, "t b _"], ...]:
         """`fast_lstm`, or `recur` with `lstm_step`."""
         if self.kernel == "fast":
             return fast_lstm(input, state, *weights)

@@ -75,11 +75,11 @@ class EncoderBlock(nn.Module):
         super().__init__()
         self.norm_first = norm_first
         self.dropout = dropout
-        self.attention_norm = LayerNorm(embed_dim, eps=norm_eps, bias=bias)
-        self.attention = MultiHeadAttention(embed_dim, num_heads, dropout=dropout, bias=bias, kernel=kernel)
-        self.feed_forward_norm = LayerNorm(embed_dim, eps=norm_eps, bias=bias)
-        self.feed_forward = _feed_forward(embed_dim, hidden_dim, activation, dropout, bias)
-        self.to(device=device, dtype=dtype)
+        kind = {"bias": bias, "device": device, "dtype": dtype}
+        self.attention_norm = LayerNorm(embed_dim, eps=norm_eps, **kind)
+        self.attention = MultiHeadAttention(embed_dim, num_heads, dropout=dropout, kernel=kernel, **kind)
+        self.feed_forward_norm = LayerNorm(embed_dim, eps=norm_eps, **kind)
+        self.feed_forward = _feed_forward(embed_dim, hidden_dim, activation, dropout=dropout, **kind)
         self.register_load_state_dict_pre_hook(_take_torch_names)
 
     def forward(
@@ -159,15 +159,15 @@ class DecoderBlock(nn.Module):
         self.norm_first = norm_first
         self.dropout = dropout
         self.memory_dim = embed_dim if memory_dim is None else memory_dim
-        self.self_attention_norm = LayerNorm(embed_dim, eps=norm_eps, bias=bias)
-        self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout=dropout, bias=bias, kernel=kernel)
-        self.cross_attention_norm = LayerNorm(embed_dim, eps=norm_eps, bias=bias)
+        kind = {"bias": bias, "device": device, "dtype": dtype}
+        self.self_attention_norm = LayerNorm(embed_dim, eps=norm_eps, **kind)
+        self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout=dropout, kernel=kernel, **kind)
+        self.cross_attention_norm = LayerNorm(embed_dim, eps=norm_eps, **kind)
         self.cross_attention = MultiHeadAttention(
-            embed_dim, num_heads, kdim=memory_dim, vdim=memory_dim, dropout=dropout, bias=bias, kernel=kernel
+            embed_dim, num_heads, kdim=memory_dim, vdim=memory_dim, dropout=dropout, kernel=kernel, **kind
         )
-        self.feed_forward_norm = LayerNorm(embed_dim, eps=norm_eps, bias=bias)
-        self.feed_forward = _feed_forward(embed_dim, hidden_dim, activation, dropout, bias)
-        self.to(device=device, dtype=dtype)
+        self.feed_forward_norm = LayerNorm(embed_dim, eps=norm_eps, **kind)
+        self.feed_forward = _feed_forward(embed_dim, hidden_dim, activation, dropout=dropout, **kind)
         self.register_load_state_dict_pre_hook(_take_torch_names)
 
     def forward(
@@ -251,13 +251,13 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         _check_layers(num_layers)
-        options = dict(options, norm_first=norm_first, norm_eps=norm_eps, bias=bias)
+        kind = {"bias": bias, "device": device, "dtype": dtype}
+        options = dict(options, norm_first=norm_first, norm_eps=norm_eps, **kind)
         self.layers = nn.ModuleList(
             EncoderBlock(embed_dim, num_heads, hidden_dim, **options) for _ in range(num_layers)
         )
         final_norm = norm_first if final_norm is None else final_norm
-        self.norm = LayerNorm(embed_dim, eps=norm_eps, bias=bias) if final_norm else None
-        self.to(device=device, dtype=dtype)
+        self.norm = LayerNorm(embed_dim, eps=norm_eps, **kind) if final_norm else None
 
     def forward(
         self,
@@ -317,13 +317,13 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         _check_layers(num_layers)
-        options = dict(options, norm_first=norm_first, norm_eps=norm_eps, bias=bias)
+        kind = {"bias": bias, "device": device, "dtype": dtype}
+        options = dict(options, norm_first=norm_first, norm_eps=norm_eps, **kind)
         self.layers = nn.ModuleList(
             DecoderBlock(embed_dim, num_heads, hidden_dim, **options) for _ in range(num_layers)
         )
         final_norm = norm_first if final_norm is None else final_norm
-        self.norm = LayerNorm(embed_dim, eps=norm_eps, bias=bias) if final_norm else None
-        self.to(device=device, dtype=dtype)
+        self.norm = LayerNorm(embed_dim, eps=norm_eps, **kind) if final_norm else None
 
     def forward(
         self,
@@ -349,14 +349,14 @@ class Decoder(nn.Module):
         return x if self.norm is None else self.norm(x)
 
 
-def _feed_forward(embed_dim: int, hidden_dim: int, activation: Activation, dropout: float, bias: bool) -> FeedForward:
+def _feed_forward(embed_dim: int, hidden_dim: int, activation: Activation, **options: object) -> FeedForward:
     if hidden_dim < 1:
         raise ValueError(f"hidden_dim is {hidden_dim}, expected at least 1")
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}, or a function")
         activation = ACTIVATIONS[activation]
-    return FeedForward(embed_dim, hidden_dim, activation=activation, dropout=dropout, bias=bias)
+    return FeedForward(embed_dim, hidden_dim, activation=activation, **options)
 
 
 def _check_layers(num_layers: int) -> None:

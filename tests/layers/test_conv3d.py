@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minivid.classroom.evidence import agree, holds
+from minivid.layers import conv3d as library
 from minivid.layers.conv3d import (
     Conv2Plus1d,
     Conv3d,
@@ -280,13 +281,15 @@ def test_frame_conv3d_equals_conv3d_for_every_setting(impl, case):
 
 
 @pytest.mark.law("frame_conv3d")
-@given(plain_case(), st.sampled_from(["same", "valid"]))
-def test_frame_conv3d_takes_padding_by_name(impl, case, padding):
+@given(plain_case(), st.sampled_from(["same", "valid"]), st.integers(1, 2))
+def test_frame_conv3d_takes_padding_by_name(impl, case, padding, dilation):
     """ "same" and "valid" mean what they mean for conv3d."""
     input, weight = case
-    got, want = impl.frame_conv3d(input, weight, padding=padding), conv3d(input, weight, padding=padding)
+    input = F.pad(input, (weight.shape[4], 0, weight.shape[3], 0, weight.shape[2], 0), value=1.0)  # room to dilate
+    settings = dict(padding=padding, dilation=dilation)
+    got, want = impl.frame_conv3d(input, weight, **settings), conv3d(input, weight, **settings)
     claim = f"padding {padding!r} is another than conv3d's"
-    agree(got, want, claim, axes="b c_out t h w", input=input, weight=weight)
+    agree(got, want, claim, axes="b c_out t h w", input=input, weight=weight, **settings)
 
 
 @pytest.mark.law("frame_conv3d")
@@ -496,6 +499,28 @@ def test_frames_give_the_gradients_that_are_asked_for(wanted):
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
 
 
+def test_frames_compute_no_gradient_that_nobody_asks_for(monkeypatch):
+    called = []
+
+    def counted(name, operator):
+        return lambda *inputs: called.append(name) or operator(*inputs)
+
+    operators = ("_conv", "_to_clip", "_to_kernel")
+    for name in operators:
+        monkeypatch.setattr(library, name, counted(name, getattr(library, name)))
+    clip, kernel, grad = normal(0, 1, 2, 3, 3, 3), normal(1, 5, 2, 2, 2, 2), normal(2, 1, 5, 2, 2, 2)
+    for function, inputs, third, names in (
+        (library._Conv, (clip, kernel), None, operators),
+        (library._ToClip, (grad, kernel), clip.shape, ("_to_clip", "_conv", "_to_kernel")),
+        (library._ToKernel, (grad, clip), kernel.shape, ("_to_kernel", "_conv", "_to_clip")),
+    ):
+        for wanted in (0, 1):
+            called.clear()
+            leaves = [x.clone().requires_grad_(i == wanted) for i, x in enumerate(inputs)]
+            function.apply(*leaves, third, (1, 1, 1), (1, 1, 1), 1).sum().backward()
+            assert called == [names[0], names[1 + wanted]]
+
+
 def test_frames_keep_no_windows():
     # All windows of this clip are 27 x 4 x 5 x 36 numbers; what is kept for the pass back is the padded clip.
     kept = []
@@ -538,6 +563,42 @@ def test_conv3d_runs_under_autocast(method, bias):
     assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
     # bfloat16 keeps 8 bits, on sums of 81 products that come to about 1.
     torch.testing.assert_close(output.float(), module(clip), atol=3e-2, rtol=0)
+
+
+@pytest.mark.parametrize("conv3d", [conv3d, frame_conv3d])
+def test_under_autocast_the_bias_is_rounded_before_it_is_added(conv3d):
+    # bfloat16 keeps 8 bits: 1 + 1/256 is rounded to 1, and 1 + 1/512 again. Added first, they are nearer to 1 + 1/128.
+    input, weight, bias = torch.full((1, 1, 1, 1, 1), 1 / 512), torch.ones(1, 1, 1, 1, 1), torch.tensor([1 + 1 / 256])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv3d(input, weight, bias).item() == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frames_of_a_clip_without_numbers_have_the_shapes_of_those_with(dtype):
+    # What torch.compile asks before there are numbers: the shape and type of the output and of every gradient.
+    def shapes(function, device: str) -> list:
+        sizes = (2, 4, 7, 8, 11), (6, 2, 2, 1, 3), (6,)
+        leaves = [torch.zeros(size, dtype=dtype, device=device, requires_grad=True) for size in sizes]
+        output = function(*leaves, (1, 2, 3), (1, 0, 2), (3, 1, 2), 2)
+        gradients = torch.autograd.grad(output, leaves, torch.zeros_like(output), create_graph=True)
+        second = torch.autograd.grad(gradients[0].sum() + gradients[1].sum(), leaves[:2])
+        return [(x.shape, x.dtype) for x in (output, *gradients, *second)]
+
+    assert shapes(frame_conv3d, "meta") == shapes(frame_conv3d, "cpu") == shapes(conv3d, "cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operators_of_frame_conv3d_keep_what_they_promise(dtype):
+    padded, weight = normal(0, 2, 4, 3, 4, 6).to(dtype), normal(1, 6, 2, 2, 1, 3).to(dtype)
+    settings = [1, 2, 1], [1, 1, 2], 2
+    grad = torch.ops.minivid.conv_frames(padded, weight, None, *settings)
+    for name, arguments in (
+        ("conv_frames", (padded, weight, None)),
+        ("conv_to_clip", (grad, weight, padded.shape)),
+        ("conv_to_kernel", (grad, padded, weight.shape)),
+    ):
+        operator = getattr(torch.ops.minivid, name)
+        torch.library.opcheck(operator, (*arguments, *settings), test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.compile
@@ -628,9 +689,10 @@ def test_conv3d_names_what_does_not_fit(input, weight, options, message):
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        conv3d(torch.zeros(1, 3, 5, 7, 9), torch.zeros(2, 3, 1, 1, 1), **options)
-    with pytest.raises(ValueError, match=message):
+    for function in (conv3d, frame_conv3d):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            function(torch.zeros(1, 3, 5, 7, 9), torch.zeros(2, 3, 1, 1, 1), **options)
+    with pytest.raises(ValueError, match=f"^{message}"):
         Conv3d(3, 2, 1, **options)
 
 
