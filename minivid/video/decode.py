@@ -41,7 +41,7 @@ __all__ = ["Frames", "Video", "VideoError", "VideoInfo", "VideoWarning", "open_v
 # More threads than this hold more frames in memory than they save time.
 MAX_THREADS = 8
 # So many segments are decoded at a time, each up to so many items (pictures, ends of segments) before they are taken.
-SIDE_BY_SIDE, AHEAD = 2, 3
+SIDE_BY_SIDE, AHEAD = 2, 1
 # A file of which so many packets fail, and none gives a picture, will not give one any more.
 HOPELESS = 250
 # Where packets claim that pictures are shown in the order of decoding, so many are decoded to see whether it is so.
