@@ -27,6 +27,12 @@ def impl(request):
     return importlib.import_module(".".join(["minivid", *path.parts[:-1], path.name.removeprefix("test_")]))
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same first weights in whatever order the tests run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def unchecked(monkeypatch):
     """No shape checker (one step of the suite switches it on): it would refuse a wrong call before minivid does."""
