@@ -2,11 +2,10 @@
 
 import math
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -198,8 +197,9 @@ def load_clip(
 ) -> Clip:
     """Read a file and give its patches.
 
-    One frame at a time is decoded; another thread resizes it in 8 bits and writes each group of temporal_patch_size
-    frames into its rows. So memory holds the patches and a few frames, however long the file is.
+    One frame at a time comes from the decoder, which works ahead; it is resized in 8 bits, and each group of
+    temporal_patch_size frames is written into its rows. So memory holds the patches and a few frames, however long the
+    file is.
 
     Args:
         path: a local video file or picture.
@@ -219,7 +219,7 @@ def load_clip(
     with open_video(path) as video:
         plan = _planned(path, video, settings)
         writer = _PatchWriter(plan)
-        came = list(_beside(writer.add, _arriving(video, plan, strict)))
+        came = list(map(writer.add, _arriving(video, plan, strict)))
     patches, grid = writer.finish()
     return Clip(patches, grid, *_times(came), plan.info, settings)
 
@@ -256,7 +256,7 @@ def load_pixels(
             next(free).copy_(resize(frame.pixels, plan.size[:2])[0])
             return frame.seen()
 
-        came = list(_beside(add, _arriving(video, plan, strict)))
+        came = list(map(add, _arriving(video, plan, strict)))
     seconds, indices = _times(came)
     return Frames(pixels[: len(came)], seconds, indices)
 
@@ -357,22 +357,7 @@ def _arriving(video: Video, plan: ClipPlan, strict: bool) -> Iterator[_Arrived]:
     for index, second, pixels in video.frames(times, strict=strict):
         frame = _Arrived(index, second, rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w"))
         yield from [frame] * times[index]
-
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-def _beside(work: Callable[[_Item], _Result], items: Iterable[_Item], *, ahead: int = 2) -> Iterator[_Result]:
-    """Do the work on each item in one other thread while the next items are made, at most `ahead` of it."""
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        waiting = deque()
-        for item in items:
-            waiting.append(worker.submit(work, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        del frame, pixels  # before the next one is made
 
 
 def _times(came: list[_Arrived]) -> tuple[Tensor, Tensor]:

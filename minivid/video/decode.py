@@ -243,18 +243,20 @@ class Video:
         wanted = self._checked(indices)
         if strict and self.damage is not None:
             raise self.damage
-        ledger = _Damage()
+        decoding, showing = _Damage(), _Damage()
         came = 0
-        for index, picture in self._pictures(wanted, ledger):
-            pixels = self._pixels(picture, ledger)
-            if strict and ledger:
+        for index, picture in self._pictures(wanted, decoding):
+            pixels = self._pixels(picture, showing)
+            if strict and (decoding or showing):
                 break
             if pixels is None:
                 continue
             came += 1
             yield index, float(self.seconds[index]), pixels
+            del pixels  # before the next one is made
             if self._file.closed:
                 raise ValueError(f"{self._file.path}: was closed while its frames were being read; read inside `with`")
+        ledger = decoding + showing
         if not wanted or (came == len(wanted) and not ledger and self.damage is None):
             return
         error = self._report(ledger, came, len(wanted))
@@ -360,10 +362,13 @@ class Video:
     # Decoding
 
     def _pictures(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
-        if self._timeline.ticks is None:
-            yield from self._by_counting(wanted, ledger)
-        else:
-            yield from self._by_time(wanted, ledger)
+        segments = None if self._timeline.ticks is None else self._timeline.segments(wanted)
+        if segments is not None and segments != [Segment(0, tuple(wanted))]:
+            yield from self._by_segments(segments, ledger)
+            return
+        way = self._by_counting(wanted, ledger) if segments is None else self._from_the_start(wanted, ledger)
+        with made_ahead(way, at_most=AHEAD) as pictures:
+            yield from pictures
 
     def _by_counting(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
         chosen = set(wanted)
@@ -378,11 +383,7 @@ class Video:
             for packet in _demuxed(container, self._stream(container), ledger):
                 yield from ledger.decode(packet)
 
-    def _by_time(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
-        segments = self._timeline.segments(wanted)
-        if segments == [Segment(0, tuple(wanted))]:
-            yield from self._from_the_start(wanted, ledger)
-            return
+    def _by_segments(self, segments: Sequence[Segment], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
         count = min(SIDE_BY_SIDE, len(segments))
         with ExitStack() as threads:
             # Each decodes every second segment, on its share of the cores: while one fills or empties its decoder, or
@@ -466,10 +467,13 @@ class Video:
 
     def _pixels(self, picture: av.VideoFrame, ledger: "_Damage") -> UInt8[np.ndarray, "h w c"] | None:
         try:
-            rgb = self._reformatter.reformat(picture, self._width, self._height, "rgb24").to_ndarray()
+            plane = self._reformatter.reformat(picture, self._width, self._height, "rgb24").planes[0]
         except BROKEN:  # a broken frame may claim colours that do not exist
             ledger.failed += 1
             return None
+        # The picture's own bytes, not a copy of them; its rows may be longer than they are wide.
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        rgb = rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
         return np.ascontiguousarray(orient(rgb, self._matrix))
 
     def _report(self, ledger: "_Damage", came: int, wanted: int) -> VideoError:
@@ -496,6 +500,12 @@ class _Damage:
 
     def __bool__(self) -> bool:
         return self.failed + self.patched > 0
+
+    def __add__(self, other: "_Damage") -> "_Damage":
+        total = _Damage()
+        for name, count in vars(self).items():
+            setattr(total, name, count + getattr(other, name))
+        return total
 
     def decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         return self._noted(packet.decode)
