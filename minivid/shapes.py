@@ -45,6 +45,25 @@ class Grid(NamedTuple):
     gw: int
 
 
+def checked_grid(grid: Grid | tuple[int, int, int], spatial_merge_size: int) -> Grid:
+    """The grid, if it is made of whole blocks of spatial_merge_size x spatial_merge_size patches.
+
+    Args:
+        grid: patches along time, height and width.
+        spatial_merge_size: side of a block: the patches that become one token.
+
+    Raises:
+        ShapeError: if a number is below 1, or height or width is no multiple of spatial_merge_size.
+    """
+    gt, gh, gw = map(int, grid)
+    if min(gt, gh, gw, spatial_merge_size) < 1 or gh % spatial_merge_size or gw % spatial_merge_size:
+        raise ShapeError(
+            f"grid: gt={gt}, gh={gh}, gw={gw}, expected at least 1 of each, gh and gw multiples of spatial_merge_size "
+            f"{spatial_merge_size}"
+        )
+    return Grid(gt, gh, gw)
+
+
 # ---- the shapes that a model makes, seen while it runs
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minivid.layers import attention
 from minivid.models.zoo import build_model
-from minivid.shapes import AXES, Axes, Grid, ShapeError, contract, contract_text, fitted, trace
+from minivid.shapes import AXES, Axes, Grid, ShapeError, checked_grid, contract, contract_text, fitted, trace
 
 PACKAGE = Path(__file__).parent.parent / "minivid"
 SHAPE = re.compile(r"\b(?:Float|Float32|Float64|Int|Int64|UInt8|Num|Bool|Shaped)\[[\w.]+, \"([^\"]*)\"\]")
@@ -39,6 +39,24 @@ def test_a_letter_that_is_not_in_the_key_is_found():
 
 def test_a_grid_reads_as_time_height_width():
     assert tuple(Grid(gt=15, gh=40, gw=72)) == (15, 40, 72)
+
+
+def test_a_grid_of_whole_blocks_comes_back_as_a_grid_of_plain_numbers():
+    for grid, merge in (((2, 4, 6), 2), (torch.tensor([1, 3, 9]), 3), (Grid(3, 1, 2), 1), ((1, 1, 1), 1)):
+        got = checked_grid(grid, merge)
+        assert type(got) is Grid and got == tuple(grid)
+        assert {type(size) for size in got} == {int}
+
+
+@pytest.mark.parametrize(
+    "grid, merge",
+    [((0, 2, 2), 1), ((1, 3, 4), 2), ((1, 4, 3), 2), ((1, 2, 2), 0), ((1, 0, 2), 1), ((1, -2, 2), 1), ((1, 2, 0), 1)],
+)
+def test_a_grid_of_broken_blocks_is_refused_with_its_numbers(grid, merge):
+    gt, gh, gw = grid
+    message = f"^grid: gt={gt}, gh={gh}, gw={gw}, expected at least 1 of each, gh and gw multiples of "
+    with pytest.raises(ShapeError, match=f"{message}spatial_merge_size {merge}$"):
+        checked_grid(grid, merge)
 
 
 def test_a_shape_error_is_a_value_error():

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minivid.layers.vmap import map_one_by_one
 from minivid.shapes import ShapeError
 
 # One number for time, height and width alike, or one for each.
@@ -131,7 +132,7 @@ def frame_conv3d(
     """
     check_channels(input, weight, bias, groups)
     device = input.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):  # torch knows no autocast of "meta"
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # "meta" has none
         dtype = torch.get_autocast_dtype(device)
         input, weight, bias = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     padded = pad(input, weight.shape[2:], stride, padding, dilation)
@@ -223,21 +224,7 @@ def _(grad, other, size, *_):
     return grad.new_empty(size)
 
 
-def _map_one_by_one(operator: Callable) -> Callable:
-    """vmap of an operator that loops over clips anyway: one call an entry, so that memory stays that of one."""
-
-    def mapped(info, in_dims, *inputs):
-        calls = (
-            [x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(inputs, in_dims, strict=True)]
-            for i in range(info.batch_size)
-        )
-        return torch.stack([operator(*call) for call in calls]), 0
-
-    return mapped
-
-
-for _operator in (_conv, _to_clip, _to_kernel):
-    _operator.register_vmap(_map_one_by_one(_operator))
+map_one_by_one(_conv, _to_clip, _to_kernel)
 
 
 class _Bilinear(torch.autograd.Function):

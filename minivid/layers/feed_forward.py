@@ -1,7 +1,7 @@
 """The feed-forward layer of a transformer: each token by itself goes through a wide hidden layer and back."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,108 @@ def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     Source: Hendrycks and Gimpel 2016, section 2 (arXiv:1606.08415).
     """
     return x * torch.sigmoid(x)
+
+
+def block_gelu_tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The numbers of gelu_tanh and its gradient, some at a time: the same in half of the time and a fraction of memory.
+
+    Autograd keeps the result of every step of gelu_tanh for the way back. Here x alone is kept; a block of numbers goes
+    through all steps while it lies in the processor's cache, and the way back computes them a second time:
+
+        y = x s,   dy/dx = s (1 + (1 - s) x v'),   s = (1 + tanh(v / 2)) / 2 = sigmoid(v),
+        v = 2 sqrt(2 / pi) (x + 0.044715 x^3),     v' = 2 sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
+
+    Half-precision numbers are computed in float32.
+
+    Source: Hendrycks and Gimpel 2016, section 2 (arXiv:1606.08415).
+    """
+    if torch.compiler.is_compiling():  # a compiler joins the steps by itself
+        return gelu_tanh(x)
+    return _Blocks.apply(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
+
+
+# Numbers that block_gelu_tanh works on at a time: 128 KiB in float32, so that a block and what is made of it stay in
+# the cache of a processor core.
+BLOCK = 2**15
+_LINEAR = 2 * math.sqrt(2 / math.pi)
+_CUBIC = 0.044715 * _LINEAR
+
+
+class _Blocks(torch.autograd.Function):
+    """block_gelu_tanh as one step of autograd."""
+
+    @staticmethod
+    def forward(x):
+        x = x.contiguous()
+        result = torch.empty_like(x)
+        for numbers, y in _blocks(x, result):
+            torch.mul(numbers, numbers, out=y).mul_(_CUBIC).add_(_LINEAR).mul_(numbers).sigmoid_().mul_(numbers)
+        return result
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _BlocksGradient.apply(grad, *ctx.saved_tensors)
+
+    @staticmethod
+    def jvp(ctx, change):
+        return _gelu_gradient(change, *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return _Blocks.apply(x), in_dims[0]  # each number by itself: it is no matter which axis is mapped
+
+
+class _BlocksGradient(torch.autograd.Function):
+    """The way back; its own gradient, and what is mapped over an axis, is computed by _gelu_gradient."""
+
+    @staticmethod
+    def forward(grad, x):
+        grad, x = grad.contiguous(), x.contiguous()
+        result, buffer = torch.empty_like(x), x.new_empty(BLOCK)
+        for g, numbers, dx in _blocks(grad, x, result):
+            square = torch.mul(numbers, numbers, out=buffer[: len(g)])
+            s = torch.mul(square, _CUBIC, out=dx).add_(_LINEAR).mul_(numbers).sigmoid_()
+            slope = square.mul_(3 * _CUBIC).add_(_LINEAR).mul_(numbers)  # x v'
+            s.mul_(slope.addcmul_(slope, s, value=-1).add_(1)).mul_(g)
+        return result
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, change):
+        _, pull = torch.func.vjp(_gelu_gradient, *ctx.saved_tensors)
+        return pull(change)
+
+    @staticmethod
+    def jvp(ctx, *changes):
+        inputs = ctx.saved_tensors
+        changes = tuple(torch.zeros_like(x) if c is None else c for x, c in zip(inputs, changes, strict=True))
+        y, pull = torch.func.vjp(_gelu_gradient, *inputs)
+        # The way back is linear in what is sent back, so its own way back is the way forward.
+        _, push = torch.func.vjp(pull, torch.zeros_like(y))
+        return push(changes)[0]
+
+    @staticmethod
+    def vmap(info, in_dims, grad, x):
+        return torch.func.vmap(_gelu_gradient, in_dims)(grad, x), 0
+
+
+def _gelu_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    s = torch.sigmoid(_LINEAR * x + _CUBIC * x**3)
+    return grad * s * (1 + (1 - s) * x * (_LINEAR + 3 * _CUBIC * x**2))
+
+
+def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Some numbers at a time, of each tensor."""
+    return zip(*(tensor.view(-1).split(BLOCK) for tensor in tensors), strict=True)
 
 
 class FeedForward(nn.Module):

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minivid.layers.vmap import map_one_by_one
 from minivid.shapes import ShapeError
 
 # ---- one step
@@ -172,7 +173,8 @@ def fast_lstm(
 
     What the frames add to the gates does not depend on the memory: one product computes it for all frames at once. The
     walk then writes into buffers that are there before it starts. Its gradient is written by hand, and each weight's
-    is one product over all frames, instead of a sum that grows at every step.
+    is one product over all frames, instead of a sum that grows at every step. Under torch.no_grad the gates of some
+    frames at a time share one buffer, which stays in the processor's cache.
 
     Args:
         input: frames, in the order in which they are read.
@@ -184,8 +186,16 @@ def fast_lstm(
     Source: Werbos 1990, Backpropagation through time; the equations are derived in the chapter.
     """
     bias = bias_ih if bias_hh is None else bias_ih + bias_hh
-    outputs, cells, _ = _Walk.apply(input, *state, weight_ih, weight_hh, bias, weight_hr)
+    outputs, cells, _ = _Walk.apply(input, *state, weight_ih, weight_hh, bias, weight_hr, torch.is_grad_enabled())
     return outputs, cells
+
+
+# Numbers of the gates that are worked on at a time where none are kept: 1 MiB in float32.
+BLOCK = 2**18
+
+
+def _frames_at_a_time(t: int, b: int, d: int) -> int:
+    return max(1, min(t, BLOCK // max(1, 4 * b * d)))
 
 
 def _walk_forward(
@@ -196,23 +206,34 @@ def _walk_forward(
     weight_hh: Tensor,
     bias: Tensor | None,
     weight_hr: Tensor | None,
+    learning: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """h, c and the four gates after every frame, the gates already squashed."""
+    """h, c and the four gates after every frame, the gates squashed; without learning, only the last frames' gates."""
     (t, b, _), d = input.shape, c.shape[1]
-    gates = F.linear(input.flatten(0, 1), weight_ih, bias).view(t, b, 4 * d)
+    span = t if learning else _frames_at_a_time(t, b, d)
+    gates = input.new_empty(span, b, 4 * d)
     # `passed` is h before a last matrix makes it narrower.
     cells, passed = gates.new_empty(t, b, d), gates.new_empty(t, b, d)
     outputs = passed if weight_hr is None else gates.new_empty(t, b, h.shape[1])
     matrix = weight_hh.mT
-    per_step = zip(gates, gates[..., : 2 * d], *gates.chunk(4, -1), cells, passed, outputs, strict=True)
-    for gate, take_and_keep, take, keep, candidate, show, cell, through, output in per_step:
-        gate.addmm_(h, matrix)
-        take_and_keep.sigmoid_()
-        candidate.tanh_()
-        show.sigmoid_()
-        c = torch.mul(keep, c, out=cell).addcmul_(take, candidate)
-        torch.tanh(c, out=through).mul_(show)
-        h = output if weight_hr is None else torch.mm(through, weight_hr.mT, out=output)
+    parts = list(zip(gates, gates[..., : 2 * d], *gates.chunk(4, -1), strict=True))
+    for start in range(0, t, span):
+        frames = input[start : start + span].flatten(0, 1)
+        taken_in = torch.mm(frames, weight_ih.mT, out=gates.flatten(0, 1)[: len(frames)])
+        if bias is not None:
+            taken_in.add_(bias)
+        results = zip(*(x[start : start + span] for x in (cells, passed, outputs)), strict=True)
+        # The last frames may be fewer than the buffer holds.
+        for (gate, take_and_keep, take, keep, candidate, show), (cell, through, output) in zip(
+            parts, results, strict=False
+        ):
+            gate.addmm_(h, matrix)
+            take_and_keep.sigmoid_()
+            candidate.tanh_()
+            show.sigmoid_()
+            c = torch.mul(keep, c, out=cell).addcmul_(take, candidate)
+            torch.tanh(c, out=through).mul_(show)
+            h = output if weight_hr is None else torch.mm(through, weight_hr.mT, out=output)
     return outputs, cells, gates
 
 
@@ -277,8 +298,8 @@ _walk = torch.library.custom_op(
     "minivid::lstm",
     _walk_forward,
     mutates_args=(),
-    schema="(Tensor input, Tensor h, Tensor c, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? weight_hr) "
-    "-> (Tensor, Tensor, Tensor)",
+    schema="(Tensor input, Tensor h, Tensor c, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? weight_hr, "
+    "bool learning) -> (Tensor, Tensor, Tensor)",
 )
 _walk_gradient = torch.library.custom_op(
     "minivid::lstm_gradient",
@@ -291,9 +312,10 @@ _walk_gradient = torch.library.custom_op(
 
 
 @_walk.register_fake
-def _(input, h, c, weight_ih, weight_hh, bias, weight_hr):
-    t = input.shape[0]
-    return tuple(input.new_empty(t, *shape) for shape in (h.shape, c.shape, (len(c), len(weight_ih))))
+def _(input, h, c, weight_ih, weight_hh, bias, weight_hr, learning):
+    t, (b, d) = input.shape[0], c.shape
+    span = t if learning else _frames_at_a_time(t, b, d)
+    return input.new_empty(t, *h.shape), input.new_empty(t, b, d), input.new_empty(span, b, 4 * d)
 
 
 @_walk_gradient.register_fake
@@ -303,22 +325,7 @@ def _(to_outputs, to_cells, input, h, c, weight_ih, weight_hh, weight_hr, output
     return to_input, *map(torch.empty_like, (h, c, weight_ih, weight_hh, weight_ih[:, 0])), to_weight_hr
 
 
-def _map_one_by_one(operator):
-    """vmap of an operator that walks anyway: one walk an entry."""
-
-    def mapped(info, in_dims, *inputs):
-        calls = (
-            [x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=True)]
-            for i in range(info.batch_size)
-        )
-        results = tuple(map(torch.stack, zip(*(operator(*call) for call in calls), strict=True)))
-        return results, (0,) * len(results)
-
-    return mapped
-
-
-for _operator in (_walk, _walk_gradient):
-    _operator.register_vmap(_map_one_by_one(_operator))
+map_one_by_one(_walk, _walk_gradient)
 
 
 class _Walk(torch.autograd.Function):
@@ -327,12 +334,12 @@ class _Walk(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(input, h, c, weight_ih, weight_hh, bias, weight_hr):
-        return _walk(input, h, c, weight_ih, weight_hh, bias, weight_hr)
+    def forward(input, h, c, weight_ih, weight_hh, bias, weight_hr, learning):
+        return _walk(input, h, c, weight_ih, weight_hh, bias, weight_hr, learning)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        input, h, c, weight_ih, weight_hh, bias, weight_hr = inputs
+        input, h, c, weight_ih, weight_hh, bias, weight_hr, _ = inputs
         ctx.has_bias = bias is not None
         ctx.mark_non_differentiable(output[2])
         ctx.set_materialize_grads(False)
@@ -352,6 +359,7 @@ class _Walk(torch.autograd.Function):
             to_weight_hh,
             to_bias if has_bias else None,
             None if weight_hr is None else to_weight_hr,
+            None,
         )
 
 
@@ -827,7 +835,7 @@ class LSTM(Recurrent):
 def _as_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The tensors in the dtype of autocast where that is on: all of one step's, so that none widens another."""
     kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" has none
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     # As torch does for its own products: double precision was asked for on purpose.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from numbers import Integral
 
@@ -165,7 +166,8 @@ class _BlocksGradient(torch.autograd.Function):
         (d_weight, d_bias), weight = rows.new_zeros(2, d), weight.flatten()
         normal, ones, share = rows.new_empty(_block_size(d), d), rows.new_ones(_block_size(d)), weight / d
         # Sums are products with a vector of ones, the fastest way; under autocast they would be taken in bfloat16.
-        with torch.autocast(x.device.type, enabled=False):
+        device = x.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             for g, numbers, dx, mean, inverse in _blocks(_rows(grad, axes), rows, result, means, inverses):
                 n, one = normal[: len(g)], ones[: len(g)]
                 torch.sub(numbers, mean, out=n).mul_(inverse)
@@ -251,6 +253,45 @@ def rms_norm(
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     normal = wide * (wide.square().mean(last, keepdim=True) + eps).rsqrt()
     return (normal if weight is None else normal * weight).to(x.dtype)
+
+
+def group_norm(
+    x: Float[Tensor, "b c *places"],
+    num_groups: int,
+    weight: Float[Tensor, " c"] | None = None,
+    bias: Float[Tensor, " c"] | None = None,
+    *,
+    eps: float = 1e-5,
+) -> Float[Tensor, "b c *places"]:
+    """Bring the channels of a clip, group by group, to mean 0 and variance 1, then scale and shift each channel.
+
+        y = (x - mean) / sqrt(variance + eps) * weight + bias,   mean and variance over a group and all its places
+
+    With one group this is the layer norm of a whole clip, with one learned number a channel instead of one a place. No
+    clip of a batch knows of the others, which is the difference from batch norm. Half-precision numbers are computed in
+    float32.
+
+    Args:
+        x: pictures or clips, channels first.
+        num_groups: the channels fall into so many groups, one behind the other.
+        weight, bias: for each channel; None = 1 and 0.
+        eps: keeps the root away from 0 where all numbers of a group are equal.
+
+    Raises:
+        ShapeError: if the channels do not fall into so many groups.
+
+    Source: Wu and He 2018, equations 1, 2 and 7 (arXiv:1803.08494).
+    """
+    if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
+        raise ShapeError(f"x: shape {tuple(x.shape)}, expected b c ... with c a multiple of {num_groups} groups")
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    normal = block_layer_norm(wide.reshape(len(x) * num_groups, -1), eps=eps).view_as(x)
+    channel = (-1, *[1] * (x.ndim - 2))
+    if weight is not None:
+        normal = normal * weight.view(channel)
+    if bias is not None:
+        normal = normal + bias.view(channel)
+    return normal.to(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -357,6 +398,67 @@ class RMSNorm(nn.Module):
     def extra_repr(self) -> str:
         """The numbers of the constructor."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class GroupNorm(nn.Module):
+    """group_norm with its learned scale and shift, one of each a channel; the twin of torch.nn.GroupNorm.
+
+    Args:
+        num_groups: groups that the channels fall into.
+        num_channels: channels c of the input.
+        eps: as in group_norm.
+        affine: whether scale (`weight`) and shift (`bias`) are learned.
+        device, dtype: of the parameters.
+
+    Raises:
+        ValueError: if the groups do not divide the channels.
+
+    Source: Wu and He 2018, section 3 (arXiv:1803.08494).
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        if num_groups < 1 or num_channels < 1 or num_channels % num_groups:
+            raise ValueError(f"num_channels {num_channels} is not a multiple of num_groups {num_groups}")
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        empty = torch.empty(num_channels, device=device, dtype=dtype)
+        self.weight = nn.Parameter(empty) if affine else None
+        self.bias = nn.Parameter(empty.clone()) if affine else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start anew: scale 1, shift 0."""
+        if self.affine:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Float[Tensor, "b c *places"]) -> Float[Tensor, "b c *places"]:
+        """Normalise every group of every clip.
+
+        Args:
+            x: pictures or clips, with c = num_channels.
+
+        Raises:
+            ShapeError: if there are other channels.
+        """
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ShapeError(f"x: shape {tuple(x.shape)}, expected b c ... with c={self.num_channels}")
+        return group_norm(x, self.num_groups, self.weight, self.bias, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """The numbers of the constructor."""
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
 
 
 def _as_tuple(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:

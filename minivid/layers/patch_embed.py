@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from minivid.layers.conv3d import Conv3d
 from minivid.layers.feed_forward import gelu
 from minivid.layers.norms import LayerNorm
-from minivid.shapes import Grid, ShapeError
+from minivid.shapes import Grid, ShapeError, checked_grid
 
 
 def tubelets(
@@ -156,16 +156,13 @@ def merge_order(
         spatial_merge_size: boxes m along one side of a block.
 
     Raises:
-        ShapeError: if n is not gt gh gw, or gh or gw is not a multiple of spatial_merge_size.
+        ShapeError: if the grid is not made of whole blocks, or n is not gt gh gw.
 
     Source: Wang et al. 2024, section 2.1 (arXiv:2409.12191).
     """
-    gt, gh, gw = grid
+    gt, gh, gw = checked_grid(grid, spatial_merge_size)
     if tokens.shape[-2] != gt * gh * gw:
         raise ShapeError(f"tokens: n={tokens.shape[-2]}, but the grid {gt} x {gh} x {gw} has {gt * gh * gw} boxes")
-    for axis, size in (("gh", gh), ("gw", gw)):
-        if spatial_merge_size < 1 or size % spatial_merge_size:
-            raise ShapeError(f"grid: {axis}={size} is not a multiple of spatial_merge_size={spatial_merge_size}")
     return rearrange(
         tokens,
         "... (gt bh mh bw mw) d -> ... (gt bh bw mh mw) d",

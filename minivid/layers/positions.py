@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minivid.shapes import Grid, ShapeError
+from minivid.shapes import Grid, ShapeError, checked_grid
 
 
 def sinusoidal(n: int, d: int, *, device: torch.device | str | None = None) -> Float[Tensor, "n d"]:
@@ -221,25 +221,6 @@ def grid_positions(
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     blocks = dict(i=spatial_merge_size, j=spatial_merge_size)
     return rearrange(places, "gt (h i) (w j) axes -> (gt h w i j) axes", **blocks)
-
-
-def checked_grid(grid: Grid | tuple[int, int, int], spatial_merge_size: int) -> Grid:
-    """The grid, if it is made of whole blocks.
-
-    Args:
-        grid: patches along time, height and width.
-        spatial_merge_size: side of a block.
-
-    Raises:
-        ShapeError: if a number is below 1, or height or width is no multiple of spatial_merge_size.
-    """
-    gt, gh, gw = map(int, grid)
-    if min(gt, gh, gw, spatial_merge_size) < 1 or gh % spatial_merge_size or gw % spatial_merge_size:
-        raise ShapeError(
-            f"grid: gt={gt}, gh={gh}, gw={gw}, expected at least 1 of each, gh and gw multiples of spatial_merge_size "
-            f"{spatial_merge_size}"
-        )
-    return Grid(gt, gh, gw)
 
 
 def rotary_angles(positions: Int[Tensor, "*b n"], k: int, *, base: float = 10000.0) -> Float[Tensor, "*b n half"]:

@@ -301,6 +301,8 @@ class Adam(Optimizer):
                     f"load it into {'Adam' if mine else 'AdamW'}"
                 )
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group.setdefault("decoupled_weight_decay", mine)  # torch wrote no such entry at first
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:

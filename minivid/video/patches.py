@@ -2,10 +2,10 @@
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float, Float32, Int64, Num, UInt8
+from jaxtyping import Float, Float32, Num, UInt8
 from torch import Tensor
 
-from minivid.shapes import Grid, ShapeError
+from minivid.shapes import Grid, ShapeError, checked_grid
 from minivid.video.resize import normalize_
 
 # A clip, and the rows of its patches. Rows run over time, then over blocks of merge x merge patches, then inside a
@@ -80,13 +80,12 @@ def unpatchify(
         The clip, t = gt temporal_patch_size frames: a last frame that `patchify` repeated is there twice.
 
     Raises:
-        ShapeError: if n is not gt gh gw, gh or gw is not a multiple of spatial_merge_size, or d is not a multiple of
+        ShapeError: if the grid is not made of whole blocks, n is not gt gh gw, or d is not a multiple of
             temporal_patch_size * patch_size^2.
     """
-    gt, gh, gw = grid
+    gt, gh, gw = checked_grid(grid, spatial_merge_size)
     n, d = patches.shape
     merge, box = spatial_merge_size, temporal_patch_size * patch_size**2
-    check_merge(grid, merge)
     if n != gt * gh * gw:
         raise ShapeError(f"patches: n={n} rows, but the grid {gt} x {gh} x {gw} has {gt * gh * gw}; give its own grid")
     if d == 0 or d % box:
@@ -146,49 +145,10 @@ def token_count(grid: tuple[int, int, int], *, spatial_merge_size: int = 2) -> i
         The number of merged tokens.
 
     Raises:
-        ShapeError: if gh or gw is not a multiple of spatial_merge_size.
+        ShapeError: if the grid is not made of whole blocks.
     """
-    check_merge(grid, spatial_merge_size)
-    return grid[0] * grid[1] * grid[2] // spatial_merge_size**2
-
-
-def check_merge(grid: tuple[int, int, int], spatial_merge_size: int) -> None:
-    """Make sure that a grid can be cut into whole blocks of merge x merge boxes.
-
-    Args:
-        grid: boxes along time, height and width.
-        spatial_merge_size: boxes along one side of a block.
-
-    Raises:
-        ShapeError: if gh or gw is not a multiple of spatial_merge_size.
-    """
-    for axis, size in (("gh", grid[1]), ("gw", grid[2])):
-        if size % spatial_merge_size:
-            raise ShapeError(
-                f"grid: {axis}={size} is not a multiple of spatial_merge_size={spatial_merge_size}; "
-                "give a grid of whole blocks"
-            )
-
-
-def patch_positions(grid: tuple[int, int, int], *, spatial_merge_size: int = 2) -> Int64[Tensor, "n 3"]:
-    """Say which box each row of `patchify` is: its place along time, height and width.
-
-    Args:
-        grid: boxes along time, height and width.
-        spatial_merge_size: boxes along one side of a merged token.
-
-    Returns:
-        One line (time, row, column) for each row of patches, in the order of the rows.
-
-    Raises:
-        ShapeError: if gh or gw is not a multiple of spatial_merge_size.
-    """
-    check_merge(grid, spatial_merge_size)
-    places = torch.cartesian_prod(*(torch.arange(size) for size in grid))
-    _, gh, gw = grid
-    merge = spatial_merge_size
-    order = "(gt bh mh bw mw) place -> (gt bh bw mh mw) place"
-    return rearrange(places, order, bh=gh // merge, mh=merge, bw=gw // merge, mw=merge)
+    gt, gh, gw = checked_grid(grid, spatial_merge_size)
+    return gt * gh * gw // spatial_merge_size**2
 
 
 def write_patches(

@@ -476,6 +476,27 @@ def test_pad_puts_an_odd_zero_behind():
     assert pad(torch.ones(1, 1, 2, 3, 5), 3, padding=(1, 0, 2)).shape == (1, 1, 4, 3, 9)
 
 
+def test_windows_are_taken_everywhere_and_nothing_is_padded_unless_told():
+    clip = normal(0, 2, 3, 5, 7, 11)
+    assert torch.equal(pad(clip, (3, 2, 4)), clip)
+    windows = unfold(clip, (3, 2, 4))
+    assert windows.shape == (2, 3, 3, 6, 8, 3, 2, 4)
+    assert torch.equal(windows[:, :, 2, 5, 7], clip[:, :, 2:5, 5:7, 7:11])
+
+
+def test_gradients_of_frames_are_mapped_clip_by_clip():
+    # Without a warning of torch, which says so where it has to loop by itself.
+    clips, weight = normal(0, 3, 1, 2, 3, 4, 5), normal(1, 4, 2, 2, 3, 2)
+
+    def loss(clip, weight):
+        return frame_conv3d(clip, weight).square().sum()
+
+    got = torch.func.vmap(torch.func.grad(loss, (0, 1)), (0, None))(clips, weight)
+    for i, clip in enumerate(clips):
+        for x, want in zip(got, torch.func.grad(loss, (0, 1))(clip, weight), strict=True):
+            torch.testing.assert_close(x[i], want, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("conv3d", [conv3d, frame_conv3d])
 def test_kernels_and_biases_may_be_mapped_too(conv3d):
     clip, weights, biases = normal(0, 2, 4, 3, 4, 5), normal(1, 5, 6, 2, 2, 1, 3), normal(2, 6, 5)
@@ -660,56 +681,189 @@ def test_middle_channels_are_the_published_ones():
 @pytest.mark.parametrize(
     ("input", "weight", "options", "message"),
     [
-        ((3, 5, 7, 9), (2, 3, 1, 1, 1), {}, r"input \(3, 5, 7, 9\) and weight .* clip\[None\]"),
-        ((1, 3, 5, 7, 9), (2, 3, 1, 1), {}, r"weight \(2, 3, 1, 1\): expected b c t h w and c_out c_group"),
-        ((1, 4, 5, 7, 9), (2, 3, 1, 1, 1), {}, r"input: c=4, but the weight \(2, 3, 1, 1, 1\) in 1 groups takes c=3"),
-        ((1, 6, 5, 7, 9), (5, 3, 1, 1, 1), {"groups": 2}, "in 2 groups takes c=6; c and c_out"),
-        ((1, 6, 5, 7, 9), (5, 3, 1, 1, 1), {"groups": 0}, "in 0 groups takes c=0"),
-        ((1, 3, 5, 7, 9), (2, 3, 1, 1, 1), {"bias": torch.zeros(3)}, r"bias: shape \(3,\), .* each of 2 kernels"),
-        ((1, 3, 2, 7, 9), (2, 3, 3, 1, 1), {}, r"t=2 with its padding is less than the 3 .* \(dilation 1 x \(kernel_"),
-        ((1, 3, 5, 3, 9), (2, 3, 1, 4, 1), {"padding": (0, 1, 0), "dilation": 2}, "h=5 with its padding .* the 7 "),
-        ((1, 3, 5, 7, 1), (2, 3, 1, 1, 2), {}, "w=1 with its padding is less than the 2"),
+        (
+            (3, 5, 7, 9),
+            (2, 3, 1, 1, 1),
+            {},
+            "input (3, 5, 7, 9) and weight (2, 3, 1, 1, 1): expected b c t h w and c_out c_group k_t k_h k_w; "
+            "one clip alone becomes a batch by clip[None]",
+        ),
+        (
+            (1, 3, 5, 7, 9),
+            (2, 3, 1, 1),
+            {},
+            "input (1, 3, 5, 7, 9) and weight (2, 3, 1, 1): expected b c t h w and c_out c_group k_t k_h k_w; "
+            "one clip alone becomes a batch by clip[None]",
+        ),
+        (
+            (1, 4, 5, 7, 9),
+            (2, 3, 1, 1, 1),
+            {},
+            "input: c=4, but the weight (2, 3, 1, 1, 1) in 1 groups takes c=3; "
+            "c and c_out are the same number of channels in every group",
+        ),
+        (
+            (1, 6, 5, 7, 9),
+            (5, 3, 1, 1, 1),
+            {"groups": 2},
+            "input: c=6, but the weight (5, 3, 1, 1, 1) in 2 groups takes c=6; "
+            "c and c_out are the same number of channels in every group",
+        ),
+        (
+            (1, 6, 5, 7, 9),
+            (5, 3, 1, 1, 1),
+            {"groups": 0},
+            "input: c=6, but the weight (5, 3, 1, 1, 1) in 0 groups takes c=0; "
+            "c and c_out are the same number of channels in every group",
+        ),
+        (
+            (1, 3, 5, 7, 9),
+            (2, 3, 1, 1, 1),
+            {"bias": torch.zeros(3)},
+            "bias: shape (3,), expected one number for each of 2 kernels",
+        ),
+        (
+            (1, 3, 2, 7, 9),
+            (2, 3, 3, 1, 1),
+            {},
+            "input: t=2 with its padding is less than the 3 that the kernel reaches over "
+            "(dilation 1 x (kernel_size 3 - 1) + 1); pad more or take a smaller kernel",
+        ),
+        (
+            (1, 3, 5, 3, 9),
+            (2, 3, 1, 4, 1),
+            {"padding": (0, 1, 0), "dilation": 2},
+            "input: h=5 with its padding is less than the 7 that the kernel reaches over "
+            "(dilation 2 x (kernel_size 4 - 1) + 1); pad more or take a smaller kernel",
+        ),
+        (
+            (1, 3, 5, 7, 1),
+            (2, 3, 1, 1, 2),
+            {},
+            "input: w=1 with its padding is less than the 2 that the kernel reaches over "
+            "(dilation 1 x (kernel_size 2 - 1) + 1); pad more or take a smaller kernel",
+        ),
     ],
 )
 def test_conv3d_names_what_does_not_fit(input, weight, options, message):
     for function in (conv3d, frame_conv3d):
-        with pytest.raises(ShapeError, match=message):
+        with pytest.raises(ShapeError) as caught:
             function(torch.zeros(input), torch.zeros(weight), **options)
+        assert str(caught.value) == message
+
+
+ONE_OR_THREE = "expected one number, or three for time, height and width, of at least"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stride": 0}, "stride is 0, expected one number, or three .* of at least 1"),
-        ({"stride": (1, 2)}, r"stride is \(1, 2\), expected one number, or three"),
-        ({"dilation": (1, 1, 0)}, r"dilation is \(1, 1, 0\)"),
-        ({"padding": -1}, "padding is -1, .* of at least 0"),
+        ({"stride": 0}, f"stride is 0, {ONE_OR_THREE} 1"),
+        ({"stride": (1, 2)}, f"stride is (1, 2), {ONE_OR_THREE} 1"),
+        ({"dilation": (1, 1, 0)}, f"dilation is (1, 1, 0), {ONE_OR_THREE} 1"),
+        ({"padding": -1}, f"padding is -1, {ONE_OR_THREE} 0"),
         ({"padding": "half"}, "padding is 'half', expected 'same', 'valid', or numbers"),
-        ({"padding": "same", "stride": (1, 2, 1)}, r"padding is 'same' with stride \(1, 2, 1\)"),
+        (
+            {"padding": "same", "stride": (1, 2, 1)},
+            "padding is 'same' with stride (1, 2, 1); only with stride 1 do the sizes stay the same",
+        ),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(options, message):
-    for function in (conv3d, frame_conv3d):
-        with pytest.raises(ValueError, match=f"^{message}"):
-            function(torch.zeros(1, 3, 5, 7, 9), torch.zeros(2, 3, 1, 1, 1), **options)
-    with pytest.raises(ValueError, match=f"^{message}"):
-        Conv3d(3, 2, 1, **options)
+    for make in (
+        lambda: conv3d(torch.zeros(1, 3, 5, 7, 9), torch.zeros(2, 3, 1, 1, 1), **options),
+        lambda: frame_conv3d(torch.zeros(1, 3, 5, 7, 9), torch.zeros(2, 3, 1, 1, 1), **options),
+        lambda: Conv3d(3, 2, 1, **options),
+    ):
+        with pytest.raises(ValueError) as caught:
+            make()
+        assert str(caught.value) == message
+
+
+def test_a_kernel_of_no_size_is_named_by_all_that_take_one():
+    clip = torch.zeros(1, 3, 5, 7, 9)
+    for make in (
+        lambda: unfold(clip, 0),
+        lambda: pad(clip, 0, padding="same"),
+        lambda: Conv3d(3, 2, 0),
+        lambda: Conv2Plus1d(3, 2, 0, mid_channels=1),
+        lambda: middle_channels(3, 2, 0),
+    ):
+        with pytest.raises(ValueError) as caught:
+            make()
+        assert str(caught.value) == f"kernel_size is 0, {ONE_OR_THREE} 1"
+    for options, message in (
+        ({"stride": 0}, f"stride is 0, {ONE_OR_THREE} 1"),
+        ({"padding": -1}, f"padding is -1, {ONE_OR_THREE} 0"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            Conv2Plus1d(3, 2, 1, **options)
+        assert str(caught.value) == message
+    for options, message in (
+        ({"stride": (1, 0, 1)}, f"stride is (1, 0, 1), {ONE_OR_THREE} 1"),
+        ({"dilation": 0}, f"dilation is 0, {ONE_OR_THREE} 1"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            unfold(clip, 1, **options)
+        assert str(caught.value) == message
+        with pytest.raises(ValueError) as caught:
+            pad(clip, 1, padding="same", **options)
+        assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(in_channels=5, out_channels=4, groups=2), "in_channels 5 is not a multiple of groups 2"),
-        (dict(in_channels=4, out_channels=5, groups=2), "out_channels 5 is not a multiple of groups 2"),
-        (dict(in_channels=4, out_channels=4, groups=0), "in_channels 4 is not a multiple of groups 0"),
-        (dict(in_channels=4, out_channels=0), "out_channels 0 is not a multiple of groups 1"),
-        (dict(in_channels=4, out_channels=4, padding_mode="circular"), "padding_mode is 'circular', expected 'zeros'"),
-        (dict(in_channels=4, out_channels=4, method="fast"), "^method is 'fast', expected 'plain' or 'frames'$"),
+        (
+            dict(in_channels=5, out_channels=4, groups=2),
+            "in_channels 5 is not a multiple of groups 2; choose a divisor",
+        ),
+        (
+            dict(in_channels=4, out_channels=5, groups=2),
+            "out_channels 5 is not a multiple of groups 2; choose a divisor",
+        ),
+        (
+            dict(in_channels=4, out_channels=4, groups=0),
+            "in_channels 4 is not a multiple of groups 0; choose a divisor",
+        ),
+        (dict(in_channels=4, out_channels=0), "out_channels 0 is not a multiple of groups 1; choose a divisor"),
+        (
+            dict(in_channels=4, out_channels=4, padding_mode="circular"),
+            "padding_mode is 'circular', expected 'zeros'; pad the clip first, with F.pad",
+        ),
+        (dict(in_channels=4, out_channels=4, method="fast"), "method is 'fast', expected 'plain' or 'frames'"),
     ],
 )
 def test_constructor_names_what_does_not_go_together(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError) as caught:
         Conv3d(kernel_size=3, **arguments)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"padding": 2, "stride": 3}, {"padding": "same"}, {"dilation": (1, 2, 3), "groups": 3, "bias": False}],
+)
+def test_a_module_keeps_the_numbers_that_torch_keeps(options):
+    module, twin = Conv3d(3, 6, 5, **options), nn.Conv3d(3, 6, 5, **options)
+    for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
+        assert getattr(module, name) == getattr(twin, name)
+    assert module.state_dict().keys() == twin.state_dict().keys()
+    assert module.method == "plain"
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("method", ["plain", "frames"])
+def test_a_module_computes_by_the_method_it_is_told(method, monkeypatch):
+    monkeypatch.setattr(library, "conv3d", lambda *arguments: "plain")
+    monkeypatch.setattr(library, "frame_conv3d", lambda *arguments: "frames")
+    assert Conv3d(1, 1, 1, method=method)(torch.zeros(1, 1, 1, 1, 1)) == method
+
+
+def test_both_factors_add_a_bias_unless_told():
+    for options, learned in (({}, True), ({"bias": True}, True), ({"bias": False}, False)):
+        module = Conv2Plus1d(3, 5, 3, **options)
+        assert (module.spatial.bias is not None) == (module.temporal.bias is not None) == learned
 
 
 def test_weights_are_made_where_and_as_what_is_asked():
@@ -718,22 +872,26 @@ def test_weights_are_made_where_and_as_what_is_asked():
 
 
 def test_output_size_names_the_numbers():
-    with pytest.raises(
-        ShapeError, match=r"size 2 \+ 2 x padding 1 = 4 is less than the 5 .* \(dilation 2 x \(kernel_size 3 - 1"
-    ):
+    with pytest.raises(ShapeError) as caught:
         output_size(2, 3, padding=1, dilation=2)
-    for name in ("stride", "dilation"):
-        with pytest.raises(ValueError, match=f"{name} is 0, expected at least 1"):
-            output_size(5, 3, **{name: 0})
-    with pytest.raises(ValueError, match="padding is -1, expected at least 0"):
-        output_size(5, 3, padding=-1)
-    with pytest.raises(ValueError, match="kernel_size is 0, expected at least 1"):
-        output_size(5, 0)
+    assert str(caught.value) == (
+        "size 2 + 2 x padding 1 = 4 is less than the 5 that the kernel reaches over "
+        "(dilation 2 x (kernel_size 3 - 1) + 1); pad more or take a smaller kernel"
+    )
+    for name, number, least in (("stride", 0, 1), ("dilation", 0, 1), ("padding", -1, 0), ("kernel_size", 0, 1)):
+        with pytest.raises(ValueError) as caught:
+            output_size(5, **({"kernel_size": 3} | {name: number}))
+        assert str(caught.value) == f"{name} is {number}, expected at least {least}"
 
 
 def test_receptive_field_names_the_lengths_that_differ():
-    with pytest.raises(ValueError, match="3 kernel sizes, 2 strides and 3 dilations"):
-        receptive_field([3, 3, 3], [1, 2])
+    for strides, dilations in (([1, 2], None), ([1, 2, 1, 1], [1, 1, 1]), (None, [1, 2])):
+        with pytest.raises(ValueError) as caught:
+            receptive_field([3, 3, 3], strides, dilations)
+        counts = [3 if numbers is None else len(numbers) for numbers in (strides, dilations)]
+        assert str(caught.value) == (
+            f"3 kernel sizes, {counts[0]} strides and {counts[1]} dilations; give one of each for every layer"
+        )
 
 
 def test_one_number_is_three():

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from strategies import normal, seeds, small
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minivid.classroom.evidence import agree
-from minivid.layers.feed_forward import FeedForward, SwiGLU, gelu, gelu_tanh, silu
+from minivid.layers.feed_forward import BLOCK, FeedForward, SwiGLU, block_gelu_tanh, gelu, gelu_tanh, silu
 
 numbers = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=6).map(torch.tensor)
 
@@ -178,3 +179,98 @@ def test_feed_forward_runs_under_autocast(module):
 def test_feed_forward_compiles(module):
     x = normal(0, 2, 3)
     torch.testing.assert_close(torch.compile(module, fullgraph=True)(x), module(x))
+
+
+# ---- gelu_tanh in blocks
+
+
+@pytest.mark.parametrize("n", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
+def test_block_gelu_tanh_is_gelu_tanh_at_every_edge_of_a_block(n):
+    results = []
+    for function in (block_gelu_tanh, gelu_tanh):
+        x = (4.0 * normal(0, n, dtype=torch.float64)).requires_grad_()
+        y = function(x)
+        results.append((y, *torch.autograd.grad(y, x, normal(1, n, dtype=torch.float64))))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-12)
+
+
+def test_block_gelu_tanh_stays_finite_far_from_0():
+    x = torch.tensor([-1e4, -40.0, 0.0, 40.0, 1e4], requires_grad=True)
+    y = block_gelu_tanh(x)
+    y.sum().backward()
+    assert y.tolist() == [0.0, 0.0, 0.0, 40.0, 1e4] and x.grad.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own forward derivatives
+def test_block_gelu_tanh_has_exact_gradients_of_every_order_and_in_both_directions():
+    x = (2.0 * normal(0, 3, 5, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(block_gelu_tanh, x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(block_gelu_tanh, x, check_fwd_over_rev=True)
+    # Forwards through the way back, for every number at once.
+    got, want = (torch.func.hessian(lambda x, f=f: f(x).pow(3).sum())(x) for f in (block_gelu_tanh, gelu_tanh))
+    torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
+
+
+def test_block_gelu_tanh_maps_over_any_axis_and_reads_what_does_not_lie_in_order():
+    x = normal(0, 2, 3, 5)
+    for axis in range(3):
+        got = torch.func.vmap(block_gelu_tanh, axis, axis)(x)
+        torch.testing.assert_close(got, gelu_tanh(x), atol=1e-6, rtol=1e-5)
+    got = torch.func.vmap(torch.func.grad(lambda x: block_gelu_tanh(x).sum()), 1, 1)(x)
+    want = torch.func.grad(lambda x: gelu_tanh(x).sum())(x)
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
+    y = x.mT.requires_grad_()
+    (got,) = torch.autograd.grad(block_gelu_tanh(y), y, normal(1, 2, 3, 5).mT)
+    (want,) = torch.autograd.grad(gelu_tanh(y), y, normal(1, 2, 3, 5).mT)
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_block_gelu_tanh_computes_half_precision_in_float32(dtype):
+    x = (4.0 * normal(0, 3, 5)).to(dtype)
+    got = block_gelu_tanh(x)
+    assert got.dtype == dtype and torch.equal(got, block_gelu_tanh(x.float()).to(dtype))
+
+
+def test_block_gelu_tanh_keeps_its_input_alone_for_the_way_back():
+    kept = []
+    x = normal(0, 3, 5).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        block_gelu_tanh(x)
+    assert [tensor.data_ptr() for tensor in kept] == [x.data_ptr()]
+
+
+class Steps(TorchDispatchMode):
+    """The operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        self.names.append(str(operator))
+        return operator(*arguments, **(keywords or {}))
+
+
+def test_the_way_back_writes_into_one_buffer_of_a_block():
+    assert BLOCK * 4 == 128 * 2**10
+    x = normal(0, 2 * BLOCK + 3).requires_grad_()
+    y = block_gelu_tanh(x)
+    with Steps() as steps:
+        torch.autograd.grad(y, x, normal(1, 2 * BLOCK + 3))
+    # Two products a block, none of which makes a tensor of its own; what is made is the buffer and the result.
+    assert steps.names.count("aten.mul.out") == 6 and "aten.mul.Tensor" not in steps.names
+    assert sum("empty" in name for name in steps.names) == 2
+
+
+def test_a_compiler_is_given_gelu_tanh_itself(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    x = normal(0, 3, 5)
+    assert torch.equal(block_gelu_tanh(x), gelu_tanh(x))
+
+
+def test_block_gelu_tanh_runs_on_meta():
+    x = torch.empty(2, 3, device="meta", requires_grad=True)
+    (got,) = torch.autograd.grad(block_gelu_tanh(x).sum(), x)
+    assert got.shape == (2, 3) and got.device.type == "meta"

@@ -695,6 +695,63 @@ def test_rnn_and_cell_map_over_an_axis():
     torch.testing.assert_close(torch.func.vmap(cell)(clips[:, 0])[1], torch.stack([cell(x[0])[1] for x in clips]))
 
 
+def test_lstm_runs_on_meta_where_there_is_no_autocast():
+    lstm, x = LSTM(3, 5, proj_size=2, device="meta"), torch.empty(4, 7, 3, device="meta", requires_grad=True)
+    output, (h, c) = lstm(x)
+    assert [tuple(y.shape) for y in (output, h, c)] == [(4, 7, 2), (1, 7, 2), (1, 7, 5)]
+    assert torch.autograd.grad(output.sum(), x)[0].shape == x.shape
+    with torch.no_grad():
+        assert lstm(x)[0].shape == (4, 7, 2)
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+@pytest.mark.parametrize("at_a_time", [1, 3, 7, 8, 100])
+def test_without_gradient_some_frames_at_a_time_give_the_same_numbers(monkeypatch, at_a_time, narrow):
+    monkeypatch.setattr("minivid.layers.lstm.BLOCK", at_a_time * 4 * 2 * 5)
+    lstm, x = LSTM(3, 5, proj_size=4 * narrow), normal(0, 7, 2, 3)
+    want = lstm(x)
+    with torch.no_grad():
+        got = lstm(x)
+        weights = [p for p in lstm.parameters()]
+        state, weight_hr = (x.new_zeros(2, 5 - narrow), x.new_zeros(2, 5)), weights[4] if narrow else None
+        _, _, gates = torch.ops.minivid.lstm(x, *state, *weights[:2], weights[2] + weights[3], weight_hr, False)
+    assert len(gates) == min(7, at_a_time)
+    for one, other in zip((got[0], *got[1]), (want[0], *want[1]), strict=True):
+        # Sums of at most 8 products in another order: a hundred times the rounding of float32.
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        assert lstm(x[:, :0])[0].shape == (7, 0, 5 - narrow)
+
+
+def test_with_gradient_the_gates_of_all_frames_are_kept(monkeypatch):
+    monkeypatch.setattr("minivid.layers.lstm.BLOCK", 1)
+    fast, plain, x = LSTM(3, 5), LSTM(3, 5, kernel="plain"), normal(0, 7, 2, 3)
+    plain.load_state_dict(fast.state_dict())
+    for got, want in zip(outcome(fast, x), outcome(plain, x), strict=True):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+
+def test_lengths_are_put_where_the_clips_are(monkeypatch):
+    places, as_tensor = [], torch.as_tensor
+    monkeypatch.setattr(torch, "as_tensor", lambda x, **kind: places.append(kind.get("device")) or as_tensor(x, **kind))
+    LSTM(3, 5)(normal(0, 4, 2, 3), lengths=[4, 1])
+    assert places == [torch.device("cpu")]
+
+
+def test_autocast_takes_a_tensor_alone_too():
+    with torch.autocast("cpu", torch.bfloat16):
+        (got,) = library._as_autocast(normal(0, 3))
+    assert got.dtype == torch.bfloat16
+
+
+def test_a_mebibyte_of_gates_is_worked_on_at_a_time():
+    assert library.BLOCK * 4 == 2**20
+    frames = [
+        library._frames_at_a_time(*sizes) for sizes in ((1000, 8, 64), (100, 8, 64), (9, 512, 512), (2**19, 0, 5))
+    ]
+    assert frames == [128, 100, 1, 2**18]
+
+
 @BOTH
 def test_lstm_runs_under_autocast(kernel):
     layer, input = LSTM(5, 7, 2, bidirectional=True, kernel=kernel), normal(0, 6, 3, 5)
@@ -786,17 +843,20 @@ def test_frames_are_counted_where_the_clips_are():
     assert last(x, x[0], lengths).shape == (3, 2)
 
 
+@pytest.mark.parametrize("block", [60, 1000])
 @pytest.mark.parametrize("learns", [True, False])
 @pytest.mark.parametrize("narrow", [True, False])
-def test_the_walks_are_operators_that_keep_their_promises(narrow, learns):
+def test_the_walks_are_operators_that_keep_their_promises(monkeypatch, narrow, learns, block):
     # Of torch.compile and of what traces without numbers: the shapes, the memory layouts, and that nothing is written.
     input = normal(0, 3, 4, 1).transpose(0, 1)
     shapes = [(3, 5 - narrow), (3, 5), (20, 1), (20, 5 - narrow), (20,), (5 - narrow, 5)]
     *tensors, bias, weight_hr = [normal(1 + i, *shape) for i, shape in enumerate(shapes)]
     promises, weight_hr = ("test_schema", "test_faketensor"), weight_hr if narrow else None
     forward = (input, *tensors, bias if narrow else None, weight_hr)
-    torch.library.opcheck(torch.ops.minivid.lstm, forward, test_utils=promises)
-    results = torch.ops.minivid.lstm(*forward)
+    monkeypatch.setattr("minivid.layers.lstm.BLOCK", block)  # one frame at a time, or all
+    for learning in (False, True):
+        torch.library.opcheck(torch.ops.minivid.lstm, (*forward, learning), test_utils=promises)
+    results = torch.ops.minivid.lstm(*forward, True)
     to_outputs, to_cells = normal(8, *results[0].shape), normal(9, *results[1].shape) if learns else None
     back = (to_outputs, to_cells, input, *tensors, weight_hr, *results, learns)
     torch.library.opcheck(torch.ops.minivid.lstm_gradient, back, test_utils=promises)

@@ -11,9 +11,11 @@ from minivid.classroom.evidence import agree, holds
 from minivid.layers import norms
 from minivid.layers.norms import (
     BLOCK,
+    GroupNorm,
     LayerNorm,
     RMSNorm,
     block_layer_norm,
+    group_norm,
     layer_norm,
     layer_norm_gradient,
     rms_norm,
@@ -328,6 +330,12 @@ def test_sums_are_not_taken_in_half_precision_under_autocast():
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
+def test_block_layer_norm_runs_on_meta_where_there_is_no_autocast():
+    x, weight, bias = (torch.empty(shape, device="meta", requires_grad=True) for shape in ((2, 3, 5), (5,), (5,)))
+    got = torch.autograd.grad(block_layer_norm(x, weight, bias).sum(), (x, weight, bias))
+    assert [(g.shape, g.device.type) for g in got] == [(i.shape, "meta") for i in (x, weight, bias)]
+
+
 # ---- the modules beside torch's
 
 
@@ -482,3 +490,89 @@ def test_the_default_eps_of_the_functions():
 def test_an_option_that_is_not_taken_is_refused_by_name():
     with pytest.raises(TypeError, match="momentum"):
         LayerNorm(5, momentum=0.1)
+
+
+# ---- groups of channels
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("places", [(), (5,), (2, 3, 5)])
+@pytest.mark.parametrize("options", [{}, {"eps": 0.1}, {"affine": False}])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm_module_equals_torch(groups, options, places, dtype, atol):
+    ours, theirs = both(GroupNorm(groups, 6, **options), nn.GroupNorm(groups, 6, **options), dtype)
+    results = []
+    for module in (ours, theirs):
+        x = (3.0 * normal(7, 4, 6, *places, dtype=dtype) + 1.0).requires_grad_()
+        y = module(x)
+        results.append([y, *torch.autograd.grad(y, [x, *module.parameters()], normal(8, *y.shape, dtype=dtype))])
+    for got, want in zip(*results, strict=True):
+        # A group of one number, where d y / d x is 0: torch divides rounding errors by sqrt(eps) = 0.003.
+        torch.testing.assert_close(got, want, atol=100 * atol if groups == 6 and not places else atol, rtol=atol)
+
+
+def test_one_group_is_the_layer_norm_of_a_clip():
+    x = normal(0, 2, 3, 4, 5)
+    torch.testing.assert_close(group_norm(x, 1, eps=0.1), layer_norm(x, axes=3, eps=0.1))
+    weight, bias = normal(1, 3), normal(2, 3)
+    want = layer_norm(x, weight[:, None, None].expand(3, 4, 5), bias[:, None, None].expand(3, 4, 5), axes=3)
+    torch.testing.assert_close(group_norm(x, 1, weight, bias), want)
+    torch.testing.assert_close(group_norm(x, 1, weight), want - bias[:, None, None])
+    torch.testing.assert_close(group_norm(x, 1, None, bias), group_norm(x, 1) + bias[:, None, None])
+
+
+def test_group_norm_reads_what_does_not_lie_in_order():
+    x = normal(0, 2, 5, 4, 3)
+    assert torch.equal(group_norm(x.transpose(1, 2), 2), group_norm(x.transpose(1, 2).contiguous(), 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_group_norm_computes_half_precision_in_float32(dtype):
+    x, weight, bias = (300.0 * normal(0, 3, 4, 64)).to(dtype), normal(1, 4).to(dtype), normal(2, 4).to(dtype)
+    got, want = group_norm(x, 2, weight, bias), group_norm(x.float(), 2, weight.float(), bias.float())
+    assert got.dtype == dtype and torch.equal(got, want.to(dtype))
+
+
+def test_group_norm_passes_gradcheck_maps_and_runs_under_autocast():
+    module, x = GroupNorm(2, 4), normal(0, 2, 3, 4, 5)
+    assert torch.autograd.gradcheck(GroupNorm(2, 4).double(), x[0].double().requires_grad_())
+    torch.testing.assert_close(torch.func.vmap(module)(x), torch.stack([module(clip) for clip in x]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module(x[0].bfloat16()).dtype == torch.bfloat16
+
+
+def test_group_norm_begins_at_one_and_zero_and_says_what_it_is():
+    module = GroupNorm(2, 6, device="meta", dtype=torch.bfloat16)
+    assert {(p.device.type, p.dtype) for p in module.parameters()} == {("meta", torch.bfloat16)}
+    module = GroupNorm(2, 6, 0.1)
+    for parameter in module.parameters():
+        parameter.data.fill_(3.0)
+    module.reset_parameters()
+    assert (module.weight == 1).all() and (module.bias == 0).all()
+    assert repr(module) == "GroupNorm(2, 6, eps=0.1, affine=True)"
+    assert repr(GroupNorm(2, 6, affine=False)) == "GroupNorm(2, 6, eps=1e-05, affine=False)"
+    x = 1e-3 * normal(0, 2, 6)
+    assert torch.equal(group_norm(x, 2), group_norm(x, 2, eps=1e-5))
+
+
+def test_group_norm_names_what_does_not_fit():
+    for groups, channels in ((4, 6), (0, 6), (1, 0)):
+        with pytest.raises(ValueError, match=f"^num_channels {channels} is not a multiple of num_groups {groups}$"):
+            GroupNorm(groups, channels)
+    with pytest.raises(ShapeError, match=r"^x: shape \(2, 5, 7\), expected b c \.\.\. with c=6$"):
+        GroupNorm(2, 6)(torch.zeros(2, 5, 7))
+    for groups in (4, 0):
+        words = rf"^x: shape \(2, 6, 7\), expected b c \.\.\. with c a multiple of {groups} groups$"
+        with pytest.raises(ShapeError, match=words):
+            group_norm(torch.zeros(2, 6, 7), groups)
+
+
+def test_group_norm_of_a_single_axis_is_refused(unchecked):
+    for norm in (GroupNorm(1, 6), lambda x: group_norm(x, 1)):
+        with pytest.raises(ShapeError, match=r"^x: shape \(6,\), expected b c \.\.\. with c"):
+            norm(torch.zeros(6))
+
+
+def test_one_channel_is_a_group():
+    x = normal(0, 2, 1, 7)
+    torch.testing.assert_close(GroupNorm(1, 1)(x), layer_norm(x), atol=1e-6, rtol=0)

@@ -30,7 +30,6 @@ from minivid.layers.positions import (
     stretch_table,
 )
 from minivid.shapes import Grid, ShapeError
-from minivid.video.patches import patch_positions
 
 # Made by the published model's own code; tests/data/positions.json says how.
 PUBLISHED = json.loads((Path(__file__).parents[1] / "data" / "positions.json").read_text(encoding="utf-8"))
@@ -249,10 +248,7 @@ def test_grid_positions_run_block_by_block(impl, blocks, merge):
     agree(got, torch.tensor(want), "another order", axes="n axis", grid=grid, spatial_merge_size=merge)
 
 
-def test_grid_positions_are_those_of_the_patches():
-    for grid, merge in ((Grid(2, 4, 6), 2), (Grid(1, 3, 9), 3), (Grid(3, 1, 2), 1)):
-        got = grid_positions(grid, spatial_merge_size=merge)
-        assert torch.equal(got, patch_positions(grid, spatial_merge_size=merge))
+def test_grid_positions_are_made_where_they_are_wanted():
     assert grid_positions((1, 2, 2), device="meta").device.type == "meta"
 
 

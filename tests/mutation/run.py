@@ -9,11 +9,13 @@ time-out, and below 95 % killed.
 mutmut (its version is pinned below and in the extra `mutation`) gives the changes. Its own runner switches them on by
 wrappers and therefore leaves out decorated functions, what runs at import and all that stands outside of functions;
 here each mutant is a whole module, imported afresh in a process forked from one that has torch loaded. Everything
-happens in a copy of the project. Only tests that call the changed function are run, those that killed its other mutants
-first. Laws run derandomised, with fewer examples, no database, no deadline and no shrinking.
+happens in a copy of the project. Only tests that call the changed function are run (all of them where its signature
+is changed), those that killed its other mutants first. Laws run derandomised, with fewer examples, no database, no
+deadline and no shrinking.
 """
 
 import argparse
+import ast
 import contextlib
 import gc
 import hashlib
@@ -28,6 +30,8 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -36,10 +40,12 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("layers.*", "training.cross_entropy", "training.optimizer", "video.patches")
 LEFT_OUT = "not compile and not slow and not benchmark and not parity"
 KILLED_AT_LEAST = 0.95
+SAVE_EVERY = 20  # seconds: a run that is stopped has lost no more
 # A fork copies no threads, so there must be none; and sets must be walked in the same order in every run.
 # Plugins of pytest that happen to be installed have no say.
 FIXED = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 FIXED |= {"PYTHONHASHSEED": "0", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+FIXED |= {"PYTHONDONTWRITEBYTECODE": ""}  # the tests are compiled once, and not once a mutant
 
 
 # ---- in the child: one run of the tests of one module, with one source
@@ -121,8 +127,9 @@ def _run_tests(case: "Case", source: str, tests: list[str] | None, trace: bool, 
     watch = Watch()
     if trace:
         sys.settrace(watch.called)
-    options = ["-x", "-q", "--tb=short" if trace else "--tb=no", "-p", "no:cacheprovider", "-o", "addopts="]
-    status = pytest.main([*options, "-m", LEFT_OUT, case.tests], plugins=[watch])
+    case.pytest.option.tbstyle = "short" if trace else "no"
+    case.pytest.pluginmanager.register(watch)
+    status = case.pytest.hook.pytest_cmdline_main(config=case.pytest)
     sys.settrace(None)
     if trace:
         watch.report["calls"] = {test: sorted(set(lines)) for test, lines in watch.report["calls"].items()}
@@ -198,7 +205,8 @@ class Case:
         SystemExit: if the tests fail on the module as it stands.
     """
 
-    def __init__(self, short: str, copy: Path, examples: int, known: dict):
+    def __init__(self, short: str, copy: Path, examples: int, known: dict, earlier: dict):
+        from _pytest.config import _prepareconfig
         from mutants import functions_of, mutants_of
 
         folder, _, stem = short.rpartition(".")
@@ -207,18 +215,22 @@ class Case:
         self.tests = f"tests/{folder}/test_{stem}.py"
         self.source = Path(self.path).read_text(encoding="utf-8")
         self.spans = functions_of(self.source)
+        functions = [node for node in ast.walk(ast.parse(self.source)) if isinstance(node, ast.FunctionDef)]
+        self.signatures = {line for node in functions for line in range(node.lineno, node.body[0].lineno)}
         self.mutants = mutants_of(self.source)
+        # pytest.main in two halves: the first, its plugins and conftest.py, is the same for every mutant. Nothing is
+        # captured by file descriptor, which a child would give back to its parent's output.
+        options = ["-x", "-q", "--capture=sys", "-p", "no:cacheprovider", "-o", "addopts=", "-m", LEFT_OUT]
+        self.pytest = _prepareconfig([*options, self.tests])
         self.known = known if known.get("of") == self._fingerprint() else {"of": self._fingerprint(), "verdicts": {}}
         self.verdicts = self.known["verdicts"]
         if "seconds" not in self.known:
-            watched = self._must_pass(trace=True).report
-            self._load(watched["modules"])
-            plain = self._must_pass(trace=False)
-            self.known |= {"modules": watched["modules"], "calls": watched["calls"], **plain.report}
-            self.known["overhead"] = max(plain.seconds - sum(plain.report["seconds"].values()), 0.0)
-        else:
-            self._load(self.known["modules"])
+            # Only the order of the tests and the limits follow from what the watched run took.
+            measured = earlier if earlier.get("of") == self.known["of"] and "seconds" in earlier else self._watch()
+            self.known |= {name: measured[name] for name in ("modules", "calls", "seconds", "overhead")}
+        self._load(self.known["modules"])
         self.seconds, calls = self.known["seconds"], self.known["calls"]
+        self.first = {int(i): killer for i, (_, killer, _) in earlier.get("verdicts", {}).items()}
         # What is called outside of a test, at import or by a fixture, may matter to every test.
         self.callers = {name: list(self.seconds) for name in self._functions(calls.get("", []))}
         for name in self.spans.keys() - self.callers.keys():
@@ -234,22 +246,26 @@ class Case:
                 importlib.import_module(name)
         gc.collect(), gc.freeze()
 
-    def _must_pass(self, trace: bool) -> Child:
-        child = Child(self, self.source, None, limit=600, trace=trace).wait()
+    def _watch(self) -> dict:
+        child = Child(self, self.source, None, limit=600, trace=True).wait()
         if child.status:
             sys.exit(
                 f"{child.printed()}\n{self.short}: its tests fail before anything is changed (exit {child.status})"
             )
-        return child
+        return child.report | {"overhead": max(child.seconds - sum(child.report["seconds"].values()), 0.0)}
 
     def _functions(self, lines: list[int]) -> set[str]:
         return {name for name, (first, last) in self.spans.items() if any(first <= line <= last for line in lines)}
 
-    def begin(self, mutant) -> Child:
+    def begin(self, i: int) -> Child:
         """Run the tests that call the changed function: those that killed before first, then the fast ones."""
+        mutant, first = self.mutants[i], self.first.get(i)
         kills = self.kills[mutant.function]
-        tests = self.callers.get(mutant.function) or list(self.seconds)
-        tests = sorted(tests, key=lambda test: (-kills[test], self.seconds[test]))
+        callers = self.callers.get(mutant.function) or list(self.seconds)
+        # A signature is read at import, and may be looked at without a call.
+        tests = self.seconds if mutant.line in self.signatures else callers
+        apart = self.seconds.keys() - set(callers)
+        tests = sorted(tests, key=lambda test: (test != first, test in apart, -kills[test], self.seconds[test]))
         return Child(
             self, mutant.source, tests, limit=5 + 10 * (self.known["overhead"] + sum(map(self.seconds.get, tests)))
         )
@@ -263,15 +279,16 @@ class Case:
             digest.update(Path(file).read_bytes())
         return digest.hexdigest()[:16]
 
-    def judge(self, until: float, jobs: int, only: str | None) -> None:
-        """Judge the mutants that have no verdict yet, until the clock says `until`."""
+    def judge(self, until: float, jobs: int, only: str | None, save: Callable[[], None]) -> None:
+        """Judge the mutants that have no verdict yet, until the clock says `until`; save them now and then."""
+        saved = time.monotonic()
         waiting = [i for i, m in enumerate(self.mutants) if str(i) not in self.verdicts and only in (None, m.function)]
         waiting.reverse()
         running: dict[int, Child] = {}
         while running or (waiting and time.monotonic() < until):
             while waiting and len(running) < jobs and time.monotonic() < until:
                 i = waiting.pop()
-                running[i] = self.begin(self.mutants[i])
+                running[i] = self.begin(i)
             for i, child in list(running.items()):
                 if child.check():
                     killer = child.report.get("killer")
@@ -282,6 +299,9 @@ class Case:
                         print(child.printed()[-3000:], f"\n{self.short}: exit {child.status}", file=sys.stderr)
                     child.output.close(), child.told.close()
                     del running[i]
+            if time.monotonic() > saved + SAVE_EVERY:
+                save()
+                saved = time.monotonic()
             time.sleep(0.002)
 
 
@@ -301,6 +321,13 @@ def listed() -> dict[str, dict[tuple[str, str, str, int], str]]:
                 for nth in entry.get("nth", [1]):
                     found[module][entry["function"], entry["was"], text, nth] = entry["because"]
     return found
+
+
+def write(file: Path, known: dict) -> None:
+    """Keep what is known of a module, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".new").write_text(json.dumps(known))
+    file.with_suffix(".new").replace(file)
 
 
 def report(case: Case, reasons: dict, whole: bool) -> tuple[list, list[str]]:
@@ -380,6 +407,9 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=30, help="examples of each law (default 30)")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time (default 1)")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; exit status 75 = not finished")
+    parser.add_argument(
+        "--after", type=Path, metavar="FOLDER", help="earlier verdicts: each mutant meets its killer first"
+    )
     parser.add_argument("--verdicts", type=Path, metavar="FOLDER", help="keep verdicts here and go on where they end")
     arguments = parser.parse_args()
     try:
@@ -415,16 +445,16 @@ def main() -> int:
         for name in names:
             file = (ROOT / arguments.verdicts / f"{name}.json").resolve() if arguments.verdicts else None
             known = json.loads(file.read_text()) if file and file.exists() else {}
-            case = Case(name, copy, arguments.examples, known)
+            before = (ROOT / arguments.after / f"{name}.json").resolve() if arguments.after else None
+            earlier = json.loads(before.read_text()) if before and before.exists() else {}
+            case = Case(name, copy, arguments.examples, known, earlier)
             start = time.monotonic()
+            save = partial(write, file, case.known) if file else lambda: None
             try:
-                case.judge(start + left, arguments.jobs, arguments.only)
+                case.judge(start + left, arguments.jobs, arguments.only, save)
             finally:
                 left -= time.monotonic() - start
-                if file:
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    file.with_suffix(".new").write_text(json.dumps(case.known))
-                    file.with_suffix(".new").replace(file)
+                save()
             done = len(case.verdicts) == len(case.mutants)
             finished = finished and (done or arguments.only is not None)
             row, found = report(case, reasons.get(name, {}), done)

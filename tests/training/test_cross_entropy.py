@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import normal, seeds, small, whole
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minivid.classroom.evidence import agree, holds
 from minivid.shapes import ShapeError
@@ -298,6 +299,67 @@ def test_log_sum_exp_has_the_gradient_softmax(impl, x, dim):
     agree(gradient, x.softmax(dim), "the gradient is not softmax", x=x, dim=dim)
 
 
+@given(
+    logits_targets(),
+    st.sampled_from([-100, 0, 1]),
+    st.sampled_from([0.0, 0.25, 1.0]),
+    st.booleans(),
+    st.sampled_from(["sum", "none", "mean"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_fused_kernel_gives_the_same_with_every_option(
+    case, ignore_index, smoothing, weighted, reduction, further, probabilities
+):
+    logits, targets = case
+    b, v = logits.shape
+    weight = torch.arange(1.0, v + 1).requires_grad_() if weighted else None
+    options = dict(label_smoothing=smoothing, weight=weight, reduction=reduction)
+    if probabilities:
+        targets = logits.flip(0).softmax(1)
+    else:
+        options["ignore_index"] = ignore_index
+    if further:  # axes behind the classes
+        logits, targets = (torch.stack([x, x.roll(1, 0)], -1) for x in (logits, targets))
+    results = []
+    for kernel in ("blocks", "fused"):
+        x = logits.clone().requires_grad_()
+        loss = cross_entropy(x, targets, kernel=kernel, **options)
+        learned = (x, weight) if weighted else (x,)
+        results.append((loss, *torch.autograd.grad(loss.sum(), learned, allow_unused=True)))
+    for one, other in zip(*results, strict=True):
+        if reduction == "mean" and bool((targets == ignore_index).all()) and not probabilities:
+            assert one is None or one.isnan().all() or not one.any()  # 0 / 0
+        elif one is None:
+            assert other is None  # no gradient goes to the weights of classes
+        else:
+            # Sums of at most 40 terms near 20: ten times the rounding of float32.
+            torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-5)
+
+
+def test_the_fused_kernel_has_the_same_errors_and_computes_half_precision_in_float32(monkeypatch):
+    for targets, shown in ((torch.tensor([0, 3]), "0 to 3"), (torch.tensor([-1, 2]), "-1 to 2")):
+        with pytest.raises(ValueError, match=f"^targets: from {shown}, expected classes 0 to 2 or ignore_index$"):
+            cross_entropy(torch.zeros(2, 3), targets, kernel="fused")
+    with pytest.raises(ShapeError, match="^weight: shape \\(2,\\), expected one number a class, \\(3,\\)$"):
+        cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), weight=torch.ones(2), kernel="fused")
+    with pytest.raises(ValueError, match="^kernel is 'quick', expected 'blocks' or 'fused'$"):
+        cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), kernel="quick")
+    x = normal(0, 5, 7).bfloat16()
+    for targets, weight in ((torch.arange(5), torch.ones(7).double()), (x.double().softmax(1), torch.ones(7).half())):
+        got = cross_entropy(x, targets, weight=weight, kernel="fused")
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, cross_entropy(x, targets, weight=weight), atol=1e-6, rtol=0)
+
+    def broken(*arguments, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(BLOCKS.F, "cross_entropy", broken)
+    for v in (1, 3):
+        with pytest.raises(RuntimeError, match="^something else$"):
+            cross_entropy(torch.zeros(2, v), torch.tensor([0, -100]), kernel="fused")
+
+
 # ---- beside torch, every option with every other
 
 BLOCKS = importlib.import_module("minivid.training.cross_entropy")
@@ -338,6 +400,47 @@ def test_more_logits_than_one_block_go_through_blocks(rows, monkeypatch):
     assert ("SurpriseBackward" in names) == (rows * 5 > 10)
 
 
+def test_rows_of_one_block_may_be_far_apart(monkeypatch):
+    monkeypatch.setattr(BLOCKS, "BLOCK", 10)  # two rows
+    logits = normal(0, 5, 5) + torch.tensor([[1000.0], [-1000.0], [0.0], [1000.0], [0.0]])
+    losses = cross_entropy(logits, torch.arange(5), reduction="none")
+    want = F.cross_entropy(logits.double(), torch.arange(5), reduction="none").float()
+    torch.testing.assert_close(losses, want, atol=1e-3, rtol=0)  # numbers near 1000 are 6e-5 apart
+
+
+class Large(TorchDispatchMode):
+    """Keeps every tensor of float numbers that is made, and counts those of the size of a block or more."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        results = operator(*arguments, **(keywords or {}))
+        for x in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(x, torch.Tensor) and x.is_floating_point():
+                self.made.append(x)
+        return results
+
+    def count(self, *but: torch.Tensor) -> int:
+        places = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in self.made}
+        for x in but:
+            places.pop(x.untyped_storage().data_ptr(), None)
+        return sum(size >= 4 * BLOCKS.BLOCK for size in places.values())
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_blocks_share_one_room_and_the_gradient_is_the_only_large_tensor(label_smoothing, monkeypatch):
+    monkeypatch.setattr(BLOCKS, "BLOCK", 20)
+    logits = normal(0, 13, 10).requires_grad_()
+    with Large() as forward:
+        loss = cross_entropy(logits, torch.arange(13) % 10, label_smoothing=label_smoothing, reduction="sum")
+    with Large() as backward:
+        (gradient,) = torch.autograd.grad(loss, logits)
+    assert forward.count(logits) == 1
+    assert backward.count(logits) == 1 and backward.count(logits, gradient) == 0
+
+
 def test_blocks_hold_half_a_mebibyte():
     assert BLOCKS.BLOCK * 4 == 2**19
     assert [BLOCKS._rows(torch.empty(0, v, device="meta")) for v in (1, 400, 32768, 2**17, 2**18)] == [
@@ -354,8 +457,9 @@ LAYOUTS = [((5,), ()), ((7, 5), (7,)), ((2, 5, 3), (2, 3)), ((2, 5, 3, 4), (2, 3
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize(("shape", "answers"), LAYOUTS)
-@pytest.mark.parametrize("ours", [cross_entropy, plain_cross_entropy])
-def test_cross_entropy_equals_torch_with_every_option(ours, shape, answers, dtype, atol, blocks):
+@pytest.mark.parametrize(("ours", "block"), [(cross_entropy, 2**17), (cross_entropy, 1), (plain_cross_entropy, None)])
+def test_cross_entropy_equals_torch_with_every_option(ours, block, shape, answers, dtype, atol, monkeypatch):
+    monkeypatch.setattr(BLOCKS, "BLOCK", block)
     targets = torch.randint(0, 5, answers, generator=torch.Generator().manual_seed(0))
     some = torch.where(normal(1, *answers) > 0.5, -1, targets) if answers else targets
     options = itertools.product(
@@ -424,13 +528,14 @@ def test_cross_entropy_passes_gradcheck(label_smoothing, weighted):
 
 
 @pytest.mark.usefixtures("blocks")
-def test_a_class_that_is_ruled_out_costs_infinity_and_disturbs_nothing_else():
+@pytest.mark.parametrize("function", [cross_entropy, plain_cross_entropy])
+def test_a_class_that_is_ruled_out_costs_infinity_and_disturbs_nothing_else(function):
     logits = torch.tensor([[0.0, -math.inf, 0.0], [0.0, -math.inf, 0.0]], requires_grad=True)
-    losses = cross_entropy(logits, torch.tensor([0, 1]), reduction="none")
+    losses = function(logits, torch.tensor([0, 1]), reduction="none")
     torch.testing.assert_close(losses, torch.tensor([math.log(2.0), math.inf]))
     losses[0].backward()
     torch.testing.assert_close(logits.grad[0], torch.tensor([-0.5, 0.0, 0.5]))
-    weighted = cross_entropy(logits[:1], torch.tensor([0]), weight=torch.tensor([2.0, 1.0, 1.0]))
+    weighted = function(logits[:1], torch.tensor([0]), weight=torch.tensor([2.0, 1.0, 1.0]))
     assert weighted.item() == pytest.approx(math.log(2.0))
 
 
@@ -477,6 +582,27 @@ def test_one_gradient_an_answer_by_mapping_over_a_gradient(label_smoothing):
     torch.testing.assert_close(got, logits.softmax(1) - answer)
     got = torch.func.vmap(slope, in_dims=(None, 0))(logits[0], targets)
     torch.testing.assert_close(got, logits[0].softmax(0) - answer)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_one_gradient_an_answer_where_nothing_else_is_differentiated(label_smoothing):
+    # jacrev maps over the pass back, and here without a graph of it.
+    logits, targets = normal(0, 7, 5), torch.arange(7) % 5
+    losses = functools.partial(cross_entropy, targets=targets, label_smoothing=label_smoothing, reduction="none")
+    with torch.no_grad():
+        got = torch.func.jacrev(losses)(logits)
+    answer = (1 - label_smoothing) * F.one_hot(targets, 5) + label_smoothing / 5
+    torch.testing.assert_close(got, torch.diag_embed((logits.softmax(1) - answer).T).permute(1, 2, 0))
+
+    def pulled(answers):
+        _, pull = torch.func.vjp(lambda x: cross_entropy(x, answers, reduction="sum"), logits)
+        return pull(torch.ones(()))[0]
+
+    several = torch.stack([targets, targets.flip(0), targets.roll(1)])
+    with torch.no_grad():
+        got = torch.func.vmap(pulled)(several)
+    torch.testing.assert_close(got, logits.softmax(1) - F.one_hot(several, 5))
 
 
 @pytest.mark.usefixtures("blocks")
@@ -587,7 +713,9 @@ def test_the_result_has_the_type_of_the_logits_whatever_that_of_the_rest(functio
         torch.testing.assert_close(function(logits, targets), F.cross_entropy(logits, torch.tensor([1, 2])))
 
 
-@pytest.mark.parametrize("function", [cross_entropy, plain_cross_entropy])
+@pytest.mark.parametrize(
+    "function", [cross_entropy, plain_cross_entropy, functools.partial(cross_entropy, kernel="fused")]
+)
 def test_a_target_that_is_no_class_shows_what_torch_said(function):
     with pytest.raises(ValueError, match="expected classes 0 to 4") as caught:
         function(torch.zeros(2, 5), torch.tensor([1, 5]))
@@ -609,8 +737,22 @@ def test_a_target_that_is_no_class_shows_what_torch_said(function):
             r"^targets: torch.float32 of shape \(7, 4\) are probabilities, expected the shape of logits, \(7, 5\); "
             "class numbers are int64$",
         ),
-        ((), torch.zeros(()), {}, ShapeError, r"^targets: torch.float32 of shape \(\) are prob.*, \(\); class"),
-        ((), torch.zeros((), dtype=torch.int64), {}, ShapeError, r"^targets: shape \(\), expected \(\): that"),
+        (
+            (),
+            torch.zeros(()),
+            {},
+            ShapeError,
+            r"^targets: torch.float32 of shape \(\) are probabilities, expected the shape of logits, \(\); "
+            "class numbers are int64$",
+        ),
+        (
+            (),
+            torch.zeros((), dtype=torch.int64),
+            {},
+            ShapeError,
+            r"^targets: shape \(\), expected \(\): that of logits \(\) without the classes, axis 0; "
+            "move the classes there with rearrange if they stand elsewhere$",
+        ),
         (
             (7, 5),
             torch.zeros(7, 5),
@@ -625,14 +767,64 @@ def test_a_target_that_is_no_class_shows_what_torch_said(function):
             TypeError,
             r"^targets: torch.int32, expected class numbers \(int64\) or probabilities \(float\)$",
         ),
-        ((2, 5), torch.tensor([1, 2]), {"label_smoothing": -0.1}, ValueError, "^label_smoothing is -0.1, expected 0"),
-        ((2, 5, 3), torch.zeros(2, 5).long(), {}, ShapeError, r"shape \(2, 5\), expected \(2, 3\): .* \(2, 5, 3\)"),
-        ((7, 5), torch.zeros(6).long(), {}, ShapeError, r"shape \(6,\), expected \(7,\)"),
-        ((2, 5), torch.tensor([1, 5]), {}, ValueError, "from 1 to 5, expected classes 0 to 4"),
-        ((2, 5), torch.tensor([-1, 2]), {}, ValueError, "from -1 to 2, expected classes 0 to 4"),
-        ((2, 5), torch.tensor([1, 2]), {"weight": torch.ones(4)}, ShapeError, r"weight: shape \(4,\), .* \(5,\)"),
-        ((2, 5), torch.tensor([1, 2]), {"label_smoothing": 1.5}, ValueError, "label_smoothing is 1.5, expected 0 to 1"),
-        ((2, 5), torch.tensor([1, 2]), {"reduction": "avg"}, ValueError, "reduction is 'avg'"),
+        (
+            (2, 5),
+            torch.tensor([1, 2]),
+            {"label_smoothing": -0.1},
+            ValueError,
+            "^label_smoothing is -0.1, expected 0 to 1$",
+        ),
+        (
+            (2, 5, 3),
+            torch.zeros(2, 5).long(),
+            {},
+            ShapeError,
+            r"^targets: shape \(2, 5\), expected \(2, 3\): that of logits \(2, 5, 3\) without the classes, axis 1; "
+            "move the classes there with rearrange if they stand elsewhere$",
+        ),
+        ((7, 5), torch.zeros(6).long(), {}, ShapeError, r"^targets: shape \(6,\), expected \(7,\): that of logits"),
+        (
+            (2, 5),
+            torch.tensor([1, 5]),
+            {},
+            ValueError,
+            "^targets: from 1 to 5, expected classes 0 to 4 or ignore_index$",
+        ),
+        (
+            (2, 5),
+            torch.tensor([-1, 2]),
+            {},
+            ValueError,
+            "^targets: from -1 to 2, expected classes 0 to 4 or ignore_index$",
+        ),
+        (
+            (2, 5),
+            torch.tensor([1, 2]),
+            {"weight": torch.ones(4)},
+            ShapeError,
+            r"^weight: shape \(4,\), expected one number a class, \(5,\)$",
+        ),
+        (
+            (5,),
+            torch.tensor(1),
+            {"weight": torch.ones(1, 5)},
+            ShapeError,
+            r"^weight: shape \(1, 5\), expected one number a class, \(5,\)$",
+        ),
+        (
+            (2, 5),
+            torch.tensor([1, 2]),
+            {"label_smoothing": 1.5},
+            ValueError,
+            "^label_smoothing is 1.5, expected 0 to 1$",
+        ),
+        (
+            (2, 5),
+            torch.tensor([1, 2]),
+            {"reduction": "avg"},
+            ValueError,
+            r"^reduction is 'avg', expected one of \('mean', 'sum', 'none'\)$",
+        ),
         ((2, 5), torch.tensor([1, 2]), {"size_average": True}, TypeError, "size_average"),
     ],
 )
@@ -644,21 +836,28 @@ def test_cross_entropy_names_what_does_not_fit(function, logits, targets, keywor
 
 @pytest.mark.usefixtures("unchecked")
 def test_logits_and_targets_in_the_wrong_order_are_named():
-    with pytest.raises(TypeError, match="^logits: torch.int64, expected a float type; the first argument is what the"):
+    with pytest.raises(
+        TypeError, match="^logits: torch.int64, expected a float type; the first argument is what the model says$"
+    ):
         cross_entropy(torch.tensor([1, 2]), torch.zeros(2, 5))
 
 
 def test_an_error_that_is_not_about_classes_is_passed_on():
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         cross_entropy(torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64, device="meta"))
+    for function in (cross_entropy, plain_cross_entropy):
+        with pytest.raises(RuntimeError, match="meta"):
+            function(torch.zeros(2, 5), torch.tensor([0, 4]), weight=torch.ones(5, device="meta"))
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_binary_cross_entropies_name_what_does_not_fit():
     for function in (binary_cross_entropy, binary_cross_entropy_with_logits):
-        with pytest.raises(ShapeError, match=r"shape \(3,\), expected that of the answers, \(2,\)"):
+        with pytest.raises(ShapeError, match=r"^targets: shape \(3,\), expected that of the answers, \(2,\)$"):
             function(torch.zeros(2), torch.zeros(3))
-        with pytest.raises(ValueError, match="reduction is 'avg'"):
+        with pytest.raises(ValueError, match=r"^reduction is 'avg', expected one of \('mean', 'sum', 'none'\)$"):
             function(torch.zeros(2), torch.zeros(2), reduction="avg")
-    with pytest.raises(ValueError, match="from -0.5 to 1.25, expected 0 to 1"):
-        binary_cross_entropy(torch.tensor([-0.5, 1.25]), torch.zeros(2))
+    for low, high in ((-0.5, 1.25), (-0.5, 1.0), (0.0, 1.25)):
+        words = f"^probabilities: from {low:g} to {high:g}, expected 0 to 1; give logits to binary_cross_entropy_with"
+        with pytest.raises(ValueError, match=f"{words}_logits$"):
+            binary_cross_entropy(torch.tensor([low, high]), torch.zeros(2))

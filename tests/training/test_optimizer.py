@@ -10,7 +10,8 @@ from strategies import normal, whole
 from torch import nn
 
 from minivid.classroom.evidence import agree, holds
-from minivid.training.optimizer import SGD, Adam, AdamW, _runs, adam_step, adamw_step, decay_groups
+from minivid.training import optimizer as library
+from minivid.training.optimizer import SGD, Adam, AdamW, _runs, adam_step, adamw_step, decay_groups, sgd_step
 
 SGD_OPTIONS = [
     {},
@@ -42,7 +43,7 @@ ADAMW_OPTIONS = [
     {"betas": (0.0, 0.0)},
     {"amsgrad": True, "betas": (0.5, 0.6), "lr": 0.1},
     {"maximize": True, "weight_decay": 0.5},
-    {"foreach": False, "lr": 0.1, "weight_decay": 0.5},
+    {"foreach": False, "lr": 0.1, "weight_decay": 0.5, "eps": 0.1},
     {"foreach": False, "lr": 0.1, "amsgrad": True, "maximize": True, "weight_decay": 0.5, "betas": (0.5, 0.6)},
     {"foreach": True},
 ]
@@ -198,6 +199,35 @@ def test_the_defaults_of_a_step_are_those_of_the_class(step, twin, dtype):
     torch.testing.assert_close(got, weight.detach(), atol=1e-6 if dtype == torch.float32 else 1e-12, rtol=0)
 
 
+def test_sgd_step_alone_neither_remembers_nor_looks_ahead():
+    weight, gradient, velocity = normal(0, 3), normal(1, 3), normal(2, 3)
+    got = sgd_step(weight, gradient, velocity, lr=0.5)
+    for x, y in zip(got, (weight - 0.5 * gradient, gradient), strict=True):
+        torch.testing.assert_close(x, y, atol=1e-6, rtol=0)
+    got = sgd_step(weight, gradient, velocity, lr=0.5, momentum=0.25)
+    want = 0.25 * velocity + gradient
+    for x, y in zip(got, (weight - 0.5 * want, want), strict=True):
+        torch.testing.assert_close(x, y, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("foreach", "steps"), [(False, 3), (True, 0), (None, 0)])
+@pytest.mark.parametrize(
+    ("optimizer", "step"), [(SGD, "sgd_step"), (Adam, "adam_step"), (AdamW, "adamw_step")], ids=lambda value: str(value)
+)
+def test_weight_by_weight_takes_the_formula_and_all_together_do_not(optimizer, step, foreach, steps, monkeypatch):
+    calls, formula = [], getattr(library, step)
+
+    def counted(*tensors, **options):
+        calls.append(tensors[0].shape)
+        return formula(*tensors, **options)
+
+    monkeypatch.setattr(library, step, counted)
+    parameters = weights()
+    give_gradients(parameters, 0)
+    optimizer(parameters, foreach=foreach).step()
+    assert calls == [parameter.shape for parameter in parameters][:steps]
+
+
 @pytest.mark.parametrize(("ours", "theirs"), [(SGD, torch.optim.SGD), (Adam, torch.optim.Adam)])
 @pytest.mark.parametrize("foreach", [True, False])
 def test_three_hundred_steps_with_groups_and_a_schedule_equal_torch(ours, theirs, foreach):
@@ -324,6 +354,15 @@ def test_groups_have_their_own_options():
         torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("optimizer", [SGD, Adam, AdamW])
+def test_a_group_without_gradients_stops_no_other(optimizer):
+    still, moved = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+    moved.grad = torch.ones(3)
+    optimizer([{"params": [still]}, {"params": [moved]}], lr=0.5, weight_decay=0.0).step()
+    assert torch.equal(still.detach(), torch.ones(2))
+    torch.testing.assert_close(moved.detach(), torch.full((3,), 0.5), atol=1e-6, rtol=0)
+
+
 def test_momentum_by_hand():
     weight = nn.Parameter(torch.tensor(0.0))
     optimizer = SGD([weight], lr=1.0, momentum=0.5)
@@ -446,6 +485,9 @@ def test_a_rate_for_no_parameter_is_named():
         (Adam, {"betas": (-0.1, 0.9)}, r"betas\[0\] is -0.1, expected 0 <= beta < 1"),
         (Adam, {"capturable": True}, "^capturable=True is not taken here$"),
         (Adam, {"fused": True}, "^fused=True is not taken here$"),
+        (Adam, {"differentiable": True}, "^differentiable=True is not taken here$"),
+        (AdamW, {"capturable": True}, "^capturable=True is not taken here$"),
+        (AdamW, {"fused": True}, "^fused=True is not taken here$"),
         (AdamW, {"differentiable": True}, "^differentiable=True is not taken here$"),
         (SGD, {"fused": True}, "^fused=True is not taken here$"),
         (SGD, {"differentiable": True}, "^differentiable=True is not taken here$"),
@@ -479,6 +521,28 @@ def test_a_state_dict_that_decays_in_the_other_way_is_refused():
         Adam(weights()).load_state_dict(torch.optim.AdamW(weights()).state_dict())
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+def test_a_state_dict_that_does_not_say_how_it_decays_is_that_of_the_twin(ours, theirs):
+    # torch's own Adam and AdamW were two classes without this entry once.
+    sides = []
+    for last in (ours, theirs):
+        parameters = weights()
+        optimizer = theirs(parameters, lr=0.1, weight_decay=0.5)
+        give_gradients(parameters, 0)
+        optimizer.step()
+        state = copy.deepcopy(optimizer.state_dict())
+        if last is ours:
+            del state["param_groups"][0]["decoupled_weight_decay"]
+        optimizer = last(parameters)
+        optimizer.load_state_dict(state)
+        give_gradients(parameters, 2)
+        optimizer.step()
+        sides.append((parameters, optimizer.state_dict()["param_groups"]))
+    for got, want in zip(sides[0][0], sides[1][0], strict=True):
+        torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
+    assert sides[0][1] == sides[1][1]
+
+
 def test_gradients_of_another_kind_are_refused_by_name():
     table = nn.Embedding(5, 3, sparse=True)
     table(torch.tensor([1, 2])).sum().backward()
@@ -495,6 +559,12 @@ def test_runs_of_weights_cover_all_and_stay_within_their_size(monkeypatch):
     sizes = [3, 7, 1, 12, 2, 8]
     got = [sizes[run] for run in _runs([torch.zeros(size) for size in sizes])]
     assert got == [[3, 7], [1], [12], [2, 8]]
+
+
+def test_a_run_holds_a_quarter_of_a_million_numbers():
+    number = torch.zeros(1)
+    got = list(_runs([number.expand(size) for size in (2**17, 2**17, 1, 2**18, 2)]))
+    assert got == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
 
 
 # ---- two processes
