@@ -25,21 +25,46 @@ def model_classes() -> dict[str, type[nn.Module]]:
     return found
 
 
-def build_model(name: str, numbers: Mapping[str, object] | None = None) -> nn.Module:
-    """A new model with random weights.
+def model_class(name: str) -> type[nn.Module]:
+    """The model of a name.
 
     Args:
         name: the model's file or class, in any case, with or without dashes: "vivit", "ViViT", "conv-lstm".
-        numbers: fields of its configuration that differ from the defaults.
 
     Raises:
-        ValueError: if there is no such model or no such field, or the numbers do not fit together.
+        ValueError: if there is no such model.
     """
     classes = model_classes()
     plain = {place.replace("_", ""): model for place, model in classes.items()}
     model = plain.get(name.lower().replace("-", "").replace("_", ""))
     if model is None:
         raise ValueError(f"{name}: there is no such model; there are {', '.join(sorted(classes))}")
+    return model
+
+
+def small_config(name: str) -> object:
+    """The configuration of a model for clips of 8 frames of 32 x 32 pixels, which learns the generated clips quickly.
+
+    Args:
+        name: as in `model_class`.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    return importlib.import_module(model_class(name).__module__).SMALL_CONFIG
+
+
+def build_model(name: str, numbers: Mapping[str, object] | None = None) -> nn.Module:
+    """A new model with random weights.
+
+    Args:
+        name: as in `model_class`.
+        numbers: fields of its configuration that differ from the defaults.
+
+    Raises:
+        ValueError: if there is no such model or no such field, or the numbers do not fit together.
+    """
+    model = model_class(name)
     config = getattr(importlib.import_module(model.__module__), f"{model.__name__}Config")()
     known = [field.name for field in fields(config)]
     if unknown := sorted(set(numbers or {}) - set(known)):

@@ -1,13 +1,18 @@
 import re
+from dataclasses import asdict
 
 import pytest
 import torch
+from torch import nn
 
+from minivid.models.clip_classifier import ClipClassifier
 from minivid.models.vivit import ViViT
-from minivid.models.zoo import build_model, model_classes
+from minivid.models.zoo import build_model, model_classes, small_config
 
 # So small that a test may run it.
 SMALL = {
+    "conv3d_classifier": {"image_size": 8, "num_frames": 4, "hidden_sizes": (3, 4), "depths": (1, 1), "stem_size": 3},
+    "conv_lstm": {"image_size": 8, "num_frames": 4, "conv_sizes": (3, 4), "hidden_size": 5},
     "vivit": {
         "image_size": 8,
         "num_frames": 4,
@@ -16,7 +21,7 @@ SMALL = {
         "num_hidden_layers": 2,
         "num_attention_heads": 3,
         "intermediate_size": 20,
-    }
+    },
 }
 
 
@@ -26,7 +31,39 @@ def test_every_model_is_found_and_runs_on_its_example():
     for name, numbers in SMALL.items():
         model = build_model(name, numbers)
         assert type(model) is classes[name]
-        assert len(model(*model.example_inputs(batch=3))) == 3
+        clips = model.example_inputs(batch=3)
+        assert model(*clips).shape == (3, 2)
+
+
+def test_every_model_keeps_the_promises_of_a_clip_classifier():
+    for name, model_class in model_classes().items():
+        model = build_model(name, SMALL[name]).eval()
+        assert issubclass(model_class, ClipClassifier) and isinstance(model.classifier, nn.Linear)
+        clips = torch.randn(3, *model.example_inputs()[0].shape[1:])
+        features, moments = model.features(clips), model.moment_features(clips)
+        assert features.shape == (3, model.classifier.in_features)
+        assert moments.shape == (3, model.config.num_moments, model.classifier.in_features)
+        torch.testing.assert_close(model(clips), model.classifier(features))
+
+
+def test_every_model_has_numbers_for_small_clips():
+    for name, model_class in model_classes().items():
+        config = small_config(name)
+        assert (config.num_frames, config.image_size, config.num_labels) == (8, 32, 4)
+        with torch.device("meta"):
+            model = model_class(config)
+            assert model(*model.example_inputs(5)).shape == (5, 4)
+
+
+@pytest.mark.parametrize("name", ["conv-lstm", "ConvLSTM", "conv_lstm"])
+def test_small_numbers_are_found_under_every_name_and_may_be_changed(name):
+    assert type(small_config(name)).__name__ == "ConvLSTMConfig"
+    assert build_model(name, asdict(small_config(name)) | {"num_labels": 7}).config.num_labels == 7
+
+
+def test_small_numbers_of_a_model_that_does_not_exist_are_refused():
+    with pytest.raises(ValueError, match="^vibert: there is no such model; there are .*vivit"):
+        small_config("vibert")
 
 
 @pytest.mark.parametrize("name", ["vivit", "ViViT", "vi-vit", "VI_VIT"])
