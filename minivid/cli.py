@@ -63,10 +63,35 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="of the clips, the weights and the order (%(default)s)")
     _add_json(demo)
 
-    predict = _command(commands, "predict", _predict, "answer for a video file of your own")
-    predict.add_argument("clip", metavar="CLIP", help="a local video file or picture")
+    make_clips = _command(commands, "make-clips", _make_clips, "write a set of labelled clips to learn from")
+    make_clips.add_argument("folder", metavar="FOLDER", type=Path, help="gets train, validation and test")
+    make_clips.add_argument("--count", type=int, default=800, metavar="N", help="clips in all (%(default)s)")
+    make_clips.add_argument("--side", type=int, default=64, help="height and width in pixels (%(default)s)")
+    make_clips.add_argument("--seed", type=int, default=0, help="which clips (%(default)s)")
+    _add_json(make_clips)
+
+    finetune = _command(commands, "finetune", _finetune, "teach a model to tell classes of your own video files apart")
+    _add_finetune(finetune)
+    _add_json(finetune)
+
+    evaluate = _command(commands, "evaluate", _evaluate, "measure a trained model on labelled files")
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a trained model")
+    evaluate.add_argument("--data", metavar="WHERE", help="as for finetune (what the model was trained with)")
+    evaluate.add_argument(
+        "--split",
+        choices=("test", "validation", "train", "all"),
+        default="test",
+        help="which clips; a file that the training did not know belongs to test (%(default)s)",
+    )
+    evaluate.add_argument("--plot", metavar="FILE", help="draw the confusion matrix as a PNG")
+    _add_cache(evaluate, "CHECKPOINT")
+    _add_json(evaluate)
+
+    predict = _command(commands, "predict", _predict, "answer for video files of your own")
+    predict.add_argument("clips", metavar="CLIP", nargs="+", help="a local video file or picture")
     predict.add_argument("--checkpoint", type=Path, default=Path("runs/demo"), help="a trained model (%(default)s)")
-    _add_json(predict)
+    predict.add_argument("--top", type=int, metavar="K", help="only the K most probable classes")
+    predict.add_argument("--json", action="store_true", help="print one JSON object a file, a line each")
 
     shapes = _command(
         commands,
@@ -120,6 +145,106 @@ def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print figures as one JSON object")
 
 
+def _add_finetune(command: argparse.ArgumentParser) -> None:
+    """Add the options of finetune; what is not given keeps the default of Request or FinetuneConfig."""
+    data = command.add_argument_group("what it learns from")
+    data.add_argument(
+        "--data",
+        required=True,
+        metavar="WHERE",
+        help="a folder with a folder for each class, or train, val and test with such folders; "
+        "or a .csv or .jsonl file with path, label and if wanted split, start, end (in seconds)",
+    )
+    data.add_argument(
+        "--shares",
+        type=numbers,
+        metavar="A,B,C",
+        help="of train, validation and test, where the data does not say (0.7,0.15,0.15)",
+    )
+    data.add_argument(
+        "--augment",
+        metavar="NAMES",
+        help="random changes of training clips, with commas between: crop, color, flip (not where left and right "
+        "differ), roll (for the clips of make-clips), or none (crop,color)",
+    )
+    _add_cache(data, "OUTPUT")
+    model = command.add_argument_group("what learns")
+    model.add_argument("--model", metavar="NAME", help="conv-lstm, conv3d-classifier or vivit (conv-lstm)")
+    model.add_argument(
+        "--size",
+        choices=("small", "published"),
+        help="numbers for minutes on a processor, or those of the paper (small)",
+    )
+    model.add_argument(
+        "--set", type=setting, action="append", default=[], metavar="FIELD=VALUE",
+        help="a number of its configuration, as in image_size=64; may be given again",
+    )  # fmt: skip
+    model.add_argument("--from", dest="start", metavar="CHECKPOINT", help="begin with the weights of a trained model")
+    what = command.add_argument_group(
+        "which of its weights learn (PIECE: of a weight's name, as in classifier or blocks.0.)"
+    )
+    what.add_argument("--train-only", action="append", metavar="PIECE", help="these; may be given again (all)")
+    what.add_argument("--freeze", action="append", metavar="PIECE", help="not these; may be given again")
+    what.add_argument("--rate", dest="rates", type=rate, action="append", metavar="PIECE=RATE",
+        help="a learning rate of their own; may be given again, the first that fits counts")  # fmt: skip
+    what.add_argument("--no-decay", action="append", metavar="PIECE", help="no weight decay; may be given again")
+    how = command.add_argument_group("how it learns")
+    length = how.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, metavar="N", help="how often the weights move (600)")
+    length.add_argument("--epochs", type=float, metavar="N", help="instead: rounds over the training clips")
+    how.add_argument(
+        "--batch-size", type=int, metavar="N", help="clips in each step (32, or all where there are fewer)"
+    )
+    how.add_argument("--accumulate", dest="micro_batches", type=int, metavar="N",
+        help="cut each batch into N parts, one after the other: the same gradient in less memory (1)")  # fmt: skip
+    how.add_argument("--optimizer", choices=("adamw", "sgd"), help="(adamw)")
+    how.add_argument("--learning-rate", type=float, metavar="RATE", help="the largest (0.001)")
+    how.add_argument("--schedule", choices=("cosine", "linear", "constant"), help="after the warm-up (cosine)")
+    how.add_argument("--warmup-ratio", type=float, metavar="SHARE", help="of the steps in which the rate rises (0.1)")
+    how.add_argument("--weight-decay", type=float, metavar="RATE", help="of the matrices (0.05)")
+    how.add_argument("--betas", type=numbers, metavar="A,B", help="how slowly AdamW forgets (0.9,0.999)")
+    how.add_argument("--momentum", type=float, metavar="SHARE", help="of its last step that SGD keeps (0.9)")
+    how.add_argument("--max-grad-norm", type=float, metavar="LENGTH", help="of all gradients; 0 = no limit (1)")
+    how.add_argument("--label-smoothing", type=float, metavar="SHARE", help="of the right answer, for all classes (0)")
+    how.add_argument("--bfloat16", action="store_true", default=None, help="matrix products in 16 bits")
+    how.add_argument(
+        "--gradient-checkpointing", action="store_true", default=None, help="compute twice, in less memory"
+    )
+    how.add_argument("--seed", type=int, metavar="N", help="of the splits, the first weights and all luck (0)")
+    how.add_argument("--workers", type=int, metavar="N", help="processes that load clips ahead (0)")
+    look = command.add_argument_group("how often it is looked at and saved")
+    look.add_argument("--evaluate-every", type=int, metavar="N", help="steps between looks at validation (a sixth)")
+    look.add_argument("--evaluate-every-epochs", type=int, metavar="N", help="instead: rounds over the training clips")
+    look.add_argument("--metric", metavar="NAME", help="tells which look is best (validation_loss)")
+    look.add_argument("--patience", type=int, metavar="N", help="end after so many looks without a new best (never)")
+    look.add_argument(
+        "--return-best", action=argparse.BooleanOptionalAction, help="the weights of the best look, not the last"
+    )
+    look.add_argument(
+        "--save-every", type=int, metavar="N", help="steps between saves: all that a stop can cost (a twelfth)"
+    )
+    look.add_argument("--save-total-limit", type=int, metavar="N", help="saves that stay in the end (0)")
+    how.add_argument("--sharded", action="store_true", help="under torchrun: each process holds a part of every weight")
+    where = command.add_argument_group("where it goes")
+    where.add_argument("--output", metavar="FOLDER", help="gets the model and all about it (runs/finetune)")
+    where.add_argument(
+        "--resume",
+        action="store_true",
+        help="there must be an unfinished training (without it: go on where there is one)",
+    )
+    where.add_argument("--overwrite", action="store_true", help="remove an earlier training there and begin anew")
+
+
+def _add_cache(command, folder: str) -> None:
+    command.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        help=f"keeps decoded clips, may be removed at any time; none = nowhere ({folder}/cache)",
+    )
+    command.add_argument("--cache-limit", type=float, default=10.0, metavar="GB", help="size of it (%(default)g)")
+    command.add_argument("--clear-cache", action="store_true", help="empty it first")
+
+
 def _add_clip_settings(command: argparse.ArgumentParser) -> None:
     """Add an option for every field of ClipSettings; what is not given keeps the default of the field."""
     which = command.add_argument_group("which frames")
@@ -156,6 +281,33 @@ def pixels(text: str) -> int:
     return number
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers with commas between them: 0.7,0.15,0.15.
+
+    Raises:
+        argparse.ArgumentTypeError: if one is none.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between, as in 0.7,0.15,0.15") from None
+
+
+def rate(text: str) -> tuple[str, float]:
+    """Read a piece of weights' names and their learning rate: classifier=0.01.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is not both.
+    """
+    name, _, value = text.partition("=")
+    try:
+        if name:
+            return name, float(value)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not PIECE=RATE, as in classifier=0.01")
+
+
 def setting(text: str) -> tuple[str, object]:
     """Read one field of a configuration: num_frames=16, tubelet_size=(2,16,16), text where it is no Python value.
 
@@ -180,17 +332,116 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def _predict(options: argparse.Namespace) -> int:
-    from minivid.demo import predict
+def _make_clips(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
 
-    answer = predict(options.clip, options.checkpoint)
+    from minivid.data.moving_shapes import make_class_folders
+
+    with tqdm(total=options.count, desc="draw", unit="clip", file=sys.stderr, disable=options.json) as bar:
+        counts = make_class_folders(options.folder, options.count, options.seed, side=options.side, on_clip=bar.update)
     if options.json:
-        print(json.dumps(answer))
+        print(json.dumps({"folder": str(options.folder), "clips": counts}))
         return 0
-    print(f"{options.clip}: {answer['label']}")
-    for name, probability in sorted(answer["probabilities"].items(), key=lambda item: -item[1]):
-        print(f"  {name:<8} {probability:6.1%}")
+    shown = ", ".join(f"{split} {count}" for split, count in counts.items())
+    print(f"{options.folder}: {shown}; four classes, left, right, up and down. Then try")
+    print(f"  minivid finetune --data {options.folder} --augment roll")
     return 0
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from minivid.classify import CACHE, Request, finetune_files, report_text
+    from minivid.data.augmentation import parse_changes
+
+    given = {
+        name: getattr(options, name)
+        for name in ("data", "output", "model", "size", "start", "shares", "cache", "workers", "sharded")
+    }
+    given |= {"numbers": dict(options.set), "epochs": options.epochs, "training": _training(options)}
+    given |= {"cache_limit": _bytes(options.cache_limit), "augment": options.augment and parse_changes(options.augment)}
+    request = Request(**{name: value for name, value in given.items() if value is not None})
+    _clear_cache(options, Path(request.output) / CACHE)
+    metrics = finetune_files(request, resume=options.resume, overwrite=options.overwrite, quiet=options.json)
+    if not metrics:  # one of several processes, and not the one that reports
+        return 0
+    if options.json:
+        print(json.dumps(metrics))
+        return 0
+    print(report_text(metrics))
+    print(f"Then try\n  minivid evaluate {request.output}\n  minivid predict YOUR.mp4 --checkpoint {request.output}")
+    return 0
+
+
+def _training(options: argparse.Namespace) -> dict[str, object]:
+    """The fields of FinetuneConfig that the command line sets."""
+    from minivid.training.finetune_config import FinetuneConfig
+
+    given = {field.name: getattr(options, field.name) for field in fields(FinetuneConfig)}
+    given["rates"] = options.rates and dict(options.rates)
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
+    }
+
+
+def _bytes(gigabytes: float) -> int:
+    if not 0 <= gigabytes < math.inf:
+        raise ValueError(f"--cache-limit {gigabytes:g}: give a number of gigabytes from 0 on")
+    return int(gigabytes * 10**9)
+
+
+def _clear_cache(options: argparse.Namespace, default: Path) -> None:
+    from minivid.data.clip_cache import ClipCache
+
+    if options.clear_cache and options.cache != "none":
+        ClipCache(options.cache or default).clear()
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from minivid.classify import CACHE, evaluate_files, report_text, unreadable_lines
+    from minivid.data.labelled_files import Unreadable
+
+    _clear_cache(options, options.checkpoint / CACHE)
+    metrics = evaluate_files(
+        options.checkpoint,
+        options.data,
+        split=options.split,
+        cache=options.cache,
+        cache_limit=_bytes(options.cache_limit),
+        plot=options.plot,
+        quiet=options.json,
+    )
+    if options.json:
+        print(json.dumps(metrics))
+        return 0
+    print(report_text(metrics))
+    for line in unreadable_lines([Unreadable(**entry) for entry in metrics["unreadable"]]):
+        print(line, file=sys.stderr)
+    if options.plot:
+        print(f"drawn: {options.plot}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from minivid.classify import Classifier
+    from minivid.video.decode import VideoError
+
+    classifier, status = Classifier(options.checkpoint), 0
+    for clip in options.clips:
+        try:
+            answer = classifier.predict(clip, top=options.top)
+        except VideoError as error:  # the other files get their answers
+            if options.traceback:
+                raise
+            print(f"minivid predict: error: {error}", file=sys.stderr)
+            status = 2
+            continue
+        if options.json:
+            print(json.dumps(answer))
+            continue
+        print(f"{clip}: {answer['label']}")
+        wide = max(map(len, answer["probabilities"]))
+        for name, probability in sorted(answer["probabilities"].items(), key=lambda item: -item[1]):
+            print(f"  {name:<{max(wide, 8)}} {probability:6.1%}")
+    return status
 
 
 def _shapes(options: argparse.Namespace) -> int:

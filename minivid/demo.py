@@ -23,9 +23,9 @@ from minivid import plots
 from minivid.data.batches import Example
 from minivid.data.moving_shapes import CASES, MOTIONS, OPPOSITE, LabelledClip, load_clips, make_clips, roll
 from minivid.models.vivit import ViViT, ViViTConfig
-from minivid.training.checkpoint import CONFIG, load_checkpoint, save_checkpoint, write_text
+from minivid.training.checkpoint import save_checkpoint, write_text
 from minivid.training.finetune import STATE, FinetuneConfig, History, Metrics, evaluate, finetune
-from minivid.video.clip import ClipSettings, load_clip, load_pixels
+from minivid.video.clip import ClipSettings, load_pixels
 
 FOLDER = Path("runs/demo")
 CLASSES = tuple(MOTIONS)
@@ -70,8 +70,9 @@ def run(
 ) -> dict:
     """Draw clips, learn their motion from the files, measure on clips that were held out, and report.
 
-    Leaves in the folder: clips/ (mp4 files and labels), the model (config.json, model.safetensors), history.jsonl,
-    metrics.json, report.html and pictures/. After Ctrl-C the same call goes on from the training's last save.
+    Leaves in the folder: clips/ (mp4 files and labels), the model (config.json, model.safetensors, checksums.json),
+    history.jsonl, curves.png, metrics.json, report.html and pictures/. After Ctrl-C the same call goes on from the
+    training's last save.
 
     Args:
         folder: made if it does not exist.
@@ -106,48 +107,6 @@ def run(
             where = f"after step {done} of {training.steps}" if done else "before the training"
             print(f"\nstopped {where}. Run the same command again: {how}.", file=sys.stderr)
         raise
-
-
-def predict(path: str | os.PathLike, checkpoint: str | os.PathLike = FOLDER) -> dict:
-    """Answer for any video file.
-
-    The frames are spread evenly over the whole file and resized to the model's square, whatever the file's proportions.
-    Of a file with fewer frames than the model reads, some are shown to it more than once; a picture is a clip that
-    stands still.
-
-    Args:
-        path: a local video file or picture.
-        checkpoint: a folder with a trained model.
-
-    Returns:
-        `label`, the most probable class; `probabilities` of all; `frames`, the number and the second of each frame that
-        was looked at; `file`.
-
-    Raises:
-        VideoError: if the file cannot be read.
-        FileNotFoundError: if the folder holds no trained model.
-        CheckpointError: if what it holds is damaged.
-    """
-    checkpoint = Path(checkpoint)
-    if (checkpoint / STATE).exists() and not (checkpoint / CONFIG).exists():
-        raise FileNotFoundError(
-            f"{checkpoint}: the training there is not finished; run `minivid demo --folder {checkpoint}` to go on"
-        )
-    trained = load_checkpoint(checkpoint)
-    clip = load_clip(path, trained.clip)
-    frames, missing = clip.frames, trained.model.config.num_frames - len(clip.seconds)
-    frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])  # a damaged file can give fewer than planned
-    with torch.no_grad():
-        probabilities = trained.model(frames[None])[0].softmax(-1)
-    return {
-        "file": os.fspath(path),
-        "label": trained.classes[probabilities.argmax()],
-        "probabilities": dict(zip(trained.classes, probabilities.tolist(), strict=True)),
-        "frames": [
-            {"index": index, "second": second}
-            for index, second in zip(clip.indices.tolist(), clip.seconds.tolist(), strict=True)
-        ],
-    }
 
 
 @contextmanager

@@ -54,6 +54,166 @@ def test_traceback_shows_where_an_error_came_from():
         cli.main(["shapes", "no/such/clip.mp4", "--traceback"])
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes") / "clips"
+    assert cli.main(["make-clips", str(folder), "--count", "16", "--side", "16", "--json"]) == 0
+    return folder
+
+
+SETTINGS = "image_size=8 num_frames=4 tubelet_size=(2,4,4) hidden_size=8 num_hidden_layers=1 num_attention_heads=2"
+TINY = ["--model", "vivit", *(word for number in SETTINGS.split() for word in ("--set", number))]
+
+
+@pytest.fixture(scope="module")
+def run(shapes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    command = ["finetune", "--data", str(shapes), *TINY, "--output", str(folder), "--augment", "roll", "--steps", "2"]
+    assert cli.main([*command, "--batch-size", "4", "--json"]) == 0
+    return folder
+
+
+def test_clips_are_made_in_class_folders_and_the_next_command_is_said(tmp_path, capsys):
+    assert cli.main(["make-clips", str(tmp_path / "a"), "--count", "8", "--side", "16", "--seed", "3"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "train 5, validation 1, test 2" in said and f"minivid finetune --data {tmp_path / 'a'} --augment roll" in said
+    )
+    assert len(list((tmp_path / "a").glob("*/*/*.mp4"))) == 8
+    assert cli.main(["make-clips", str(tmp_path / "a"), "--count", "7"]) == 2
+    assert "count=7 is not at least 8" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("")
+    assert cli.main(["make-clips", str(tmp_path / "mine"), "--count", "8"]) == 2
+    assert "mine: holds something else" in capsys.readouterr().err
+
+
+def test_a_model_is_trained_measured_and_asked(shapes, run, tmp_path, capsys):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert cli.main(["evaluate", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["confusion"] == metrics["confusion"]
+    picture = tmp_path / "a.png"
+    assert cli.main(["evaluate", str(run), "--data", str(shapes), "--split", "all", "--plot", str(picture)]) == 0
+    text = capsys.readouterr().out
+    assert "all: 16 clips, accuracy" in text and "weighted avg" in text and picture.exists()
+    files = [str(path) for path in sorted((shapes / "test").glob("*/*.mp4"))]
+    assert cli.main(["predict", *files, "--checkpoint", str(run), "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * len(files) and lines[0].startswith(files[0] + ": ") and lines[1].endswith("%")
+    assert cli.main(["predict", *files, "--checkpoint", str(run), "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["file"] for answer in answers] == files and len(answers[0]["probabilities"]) == 4
+
+
+def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_their_answers(shapes, run, tmp_path, capsys):
+    good = str(next((shapes / "test").glob("*/*.mp4")))
+    (tmp_path / "bad.mp4").write_bytes(b"")
+    files = [str(tmp_path / "bad.mp4"), good, "no/such/clip.mp4"]
+    assert cli.main(["predict", *files, "--checkpoint", str(run), "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["file"] == good
+    assert [line.startswith("minivid predict: error: ") for line in said.err.splitlines()] == [True, True]
+    assert "bad.mp4: is empty" in said.err and "no/such/clip.mp4" in said.err
+    with pytest.raises(ValueError, match="bad.mp4"):
+        cli.main(["predict", *files, "--checkpoint", str(run), "--traceback"])
+
+
+def test_every_number_of_a_training_can_be_given(tmp_path, monkeypatch):
+    from minivid import classify
+    from minivid.training.finetune_config import FinetuneConfig
+
+    asked = {}
+    monkeypatch.setattr(classify, "finetune_files", lambda request, **how: asked.update(vars(request)) or {"split": ""})
+    monkeypatch.setattr(classify, "report_text", lambda metrics: "")
+    words = """--steps 7 --batch-size 5 --accumulate 2 --learning-rate 0.5 --rate classifier=0.1 --rate norm=0.2
+        --schedule linear --warmup-ratio 0.3 --optimizer sgd --betas 0.8,0.9 --momentum 0.7 --weight-decay 0.6
+        --no-decay position --no-decay token --max-grad-norm 3 --label-smoothing 0.2 --train-only blocks
+        --freeze blocks.0. --bfloat16 --gradient-checkpointing --seed 4 --evaluate-every 9 --evaluate-every-epochs 8
+        --metric validation_accuracy --patience 6 --no-return-best --save-every 11 --save-total-limit 12"""
+    assert cli.main(["finetune", "--data", "x", *words.split()]) == 0
+    want = {
+        "steps": 7, "batch_size": 5, "micro_batches": 2, "learning_rate": 0.5, "schedule": "linear",
+        "rates": {"classifier": 0.1, "norm": 0.2}, "warmup_ratio": 0.3, "optimizer": "sgd", "betas": (0.8, 0.9),
+        "momentum": 0.7, "weight_decay": 0.6, "no_decay": ("position", "token"), "max_grad_norm": 3.0,
+        "label_smoothing": 0.2, "train_only": ("blocks",), "freeze": ("blocks.0.",), "bfloat16": True,
+        "gradient_checkpointing": True, "seed": 4, "evaluate_every": 9, "evaluate_every_epochs": 8,
+        "metric": "validation_accuracy", "patience": 6, "return_best": False, "save_every": 11, "save_total_limit": 12,
+    }  # fmt: skip
+    assert asked["training"] == want and vars(FinetuneConfig(**want)) == want
+    words = """--epochs 2.5 --model vivit --size published --set a=(1,2) --from runs/y --output runs/z --shares 3,1,1
+        --augment color,flip --cache none --cache-limit 0.5 --workers 2 --sharded"""
+    assert cli.main(["finetune", "--data", "x", *words.split()]) == 0
+    assert asked == vars(
+        classify.Request(
+            data="x", output="runs/z", model="vivit", size="published", numbers={"a": (1, 2)}, start="runs/y",
+            epochs=2.5, augment=("color", "flip"), shares=(3, 1, 1), cache="none", cache_limit=500_000_000, workers=2,
+            sharded=True,
+        )
+    )  # fmt: skip
+    assert cli.main(["finetune", "--data", "x"]) == 0
+    assert asked == vars(classify.Request(data="x"))
+    assert cli.main(["finetune", "--data", "x", "--augment", "none"]) == 0 and asked["augment"] == ()
+
+
+def test_help_says_the_defaults_that_hold(capsys):
+    from minivid.training.finetune_config import FinetuneConfig
+
+    with pytest.raises(SystemExit):
+        cli.main(["finetune", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    config = FinetuneConfig()
+    for name in ("steps", "learning_rate", "warmup_ratio", "weight_decay", "momentum", "max_grad_norm", "seed"):
+        option = "--" + name.replace("_", "-")
+        assert f"({getattr(config, name):g})" in said[said.rindex(option + " ") :][:200]
+    assert "(cosine)" in said and config.schedule == "cosine" and "(adamw)" in said and config.optimizer == "adamw"
+    assert "(0.9,0.999)" in said and config.betas == (0.9, 0.999)
+
+
+def test_emptying_the_cache_leaves_what_is_not_of_it(run, capsys):
+    entries = set((run / "cache").glob("*.clip"))
+    (run / "cache" / "mine.txt").write_text("")
+    assert entries and cli.main(["evaluate", str(run), "--clear-cache", "--cache", "none", "--json"]) == 0
+    assert set((run / "cache").glob("*.clip")) == entries
+    assert cli.main(["evaluate", str(run), "--clear-cache", "--cache-limit", "0", "--json"]) == 0
+    assert [path.name for path in (run / "cache").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["finetune"], "--data"),
+        (["finetune", "--data", "x", "--shares", "a,b"], "'a,b' is not numbers with commas between"),
+        (["finetune", "--data", "x", "--rate", "0.1"], "'0.1' is not PIECE=RATE"),
+        (["finetune", "--data", "x", "--rate", "=0.1"], "'=0.1' is not PIECE=RATE"),
+        (["finetune", "--data", "x", "--steps", "3", "--epochs", "2"], "not allowed with"),
+        (["evaluate"], "CHECKPOINT"),
+        (["evaluate", "x", "--split", "dev"], "--split"),
+        (["predict"], "CLIP"),
+    ],
+)
+def test_words_that_cannot_be_read_are_one_line(arguments, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    message = capsys.readouterr().err
+    assert caught.value.code == 2 and words in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["finetune", "--data", "no/such/folder"], "no/such/folder: no such folder or file"),
+        (["finetune", "--data", ".", "--cache-limit", "-1"], "--cache-limit -1: give a number of gigabytes"),
+        (["evaluate", "no/such/run"], "no/such/run: no config.json"),
+        (["predict", "a.mp4", "--checkpoint", "no/such/run"], "no/such/run: no config.json"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_command_is_exit_status_2(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["paint"])

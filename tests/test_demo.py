@@ -4,17 +4,13 @@ import struct
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import av
-import numpy as np
 import pytest
 import torch
 
 from minivid import demo
-from minivid.data.moving_shapes import MOTIONS, OPPOSITE, load_clips, read_labels
-from minivid.training.checkpoint import load_checkpoint
-from minivid.training.finetune import Metrics, clip_gradients, evaluate
-from minivid.video.decode import VideoError
-from minivid.video.write import write_video
+from minivid.classify import Classifier
+from minivid.data.moving_shapes import MOTIONS, OPPOSITE, read_labels
+from minivid.training.finetune import Metrics, clip_gradients
 
 FEW = {"train": 8, "validation": 3, "test": 10}
 
@@ -43,8 +39,9 @@ class Page(HTMLParser):
 def test_leaves_what_it_promises(finished):
     folder, metrics = finished
     names = {path.name for path in folder.iterdir()}
-    assert names == {
-        "clips", "config.json", "history.jsonl", "metrics.json", "model.safetensors", "pictures", "report.html"
+    assert names - {"tensorboard"} == {
+        "checksums.json", "clips", "config.json", "curves.png", "history.jsonl", "metrics.json", "model.safetensors",
+        "pictures", "report.html"
     }  # fmt: skip
     assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     for split, count in FEW.items():
@@ -106,7 +103,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_ends_in_the_same_weights(without_
         demo.run(tmp_path, seed=3, steps=4, clips=FEW)
     assert re.search(r"before the training.*last save", capsys.readouterr().err, re.DOTALL)
     with pytest.raises(FileNotFoundError, match="not finished.*minivid demo"):
-        demo.predict(tmp_path / "clips" / "test" / "00000.mp4", tmp_path)
+        Classifier(tmp_path)
     demo.run(tmp_path, seed=3, steps=4, clips=FEW, quiet=True)
     demo.run(tmp_path / "whole", seed=3, steps=4, clips=FEW, quiet=True)
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
@@ -183,51 +180,3 @@ def test_a_model_that_sees_motion_passes_the_controls_and_one_that_does_not_fail
     # One that finds the answer in single frames answers the same in whatever order they come.
     peeks = {name: answers(labels, labels) for name in sees}
     assert not any(control.as_expected for control in demo._controls(peeks))
-
-
-@pytest.mark.parametrize("t, height, width", [(1, 18, 34), (3, 64, 64), (8, 30, 41), (50, 120, 90)])
-def test_predicts_for_files_of_any_length_and_size(finished, tmp_path, t, height, width):
-    folder, _ = finished
-    pixels = torch.randint(0, 255, (t, 3, height, width), dtype=torch.uint8)
-    write_video(tmp_path / "a.mp4", pixels, fps=10)
-    found = demo.predict(tmp_path / "a.mp4", folder)
-    assert found["label"] in MOTIONS and found["label"] == max(found["probabilities"], key=found["probabilities"].get)
-    assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
-    indices = [frame["index"] for frame in found["frames"]]
-    assert len(indices) == 8 and indices == sorted(indices) and indices[0] == 0 and indices[-1] == t - 1
-    assert [frame["second"] for frame in found["frames"]] == pytest.approx([i / 10 for i in indices], abs=1e-4)
-    json.dumps(found)
-
-
-def test_predicts_what_was_measured_on_the_same_file(finished):
-    folder, _ = finished
-    labels = read_labels(folder / "clips" / "test")
-    measured = evaluate(load_checkpoint(folder).model, load_clips(folder / "clips" / "test", demo.CLIP))
-    for clip, want in zip(labels[:3], measured.probabilities, strict=False):
-        found = demo.predict(folder / "clips" / "test" / clip.file, folder)
-        # A batch of one and one of ten are summed in another order.
-        assert list(found["probabilities"].values()) == pytest.approx(want.tolist(), abs=1e-5)
-
-
-def test_predicts_for_a_gif(finished, tmp_path):
-    folder, _ = finished
-    with av.open(str(tmp_path / "a.gif"), "w") as file:
-        stream = file.add_stream("gif", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 37, 21, "rgb8"
-        for level in range(5):
-            picture = np.full((21, 37, 3), 40 * level, np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(stream.encode(None))
-    found = demo.predict(tmp_path / "a.gif", folder)
-    assert len(found["frames"]) == 8 and found["frames"][-1]["index"] == 4
-
-
-def test_what_cannot_be_predicted_is_one_error(finished, tmp_path):
-    folder, _ = finished
-    (tmp_path / "a.mp4").write_bytes(b"no video at all")
-    with pytest.raises(VideoError, match="a.mp4"):
-        demo.predict(tmp_path / "a.mp4", folder)
-    with pytest.raises(VideoError, match="b.mp4"):
-        demo.predict(tmp_path / "b.mp4", folder)
-    with pytest.raises(FileNotFoundError, match="config.json.*minivid demo"):
-        demo.predict(tmp_path / "a.mp4", tmp_path)

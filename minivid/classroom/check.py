@@ -46,11 +46,19 @@ def run(name: str, file: str | Path, *, hint: int = 1, seconds: float = 10.0, as
             f"{path}: a notebook; call check(answer) of minivid.classroom.check inside it, or give a .py file"
         )
     with Child(seconds) as child:
-        if as_json:
-            found = report(subject, names, path, child)
-            print(json.dumps(found))
-            return 0 if found["held"] == found["laws"] else 1
-        return put(subject, names, path, child, hint)
+        from minivid.classroom.wire import Unsendable  # loads torch
+
+        try:
+            if as_json:
+                found = report(subject, names, path, child)
+                print(json.dumps(found))
+                return 0 if found["held"] == found["laws"] else 1
+            return put(subject, names, path, child, hint)
+        except Unsendable as error:
+            return refuse(
+                f"{error}, which runs in a process of its own; call check({names[0]}) of minivid.classroom.check "
+                "in a notebook, or at the end of your file"
+            )
 
 
 def refuse(message: str) -> int:

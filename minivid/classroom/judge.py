@@ -20,6 +20,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from minivid.classroom.catalogue import TESTS, Subject
 from minivid.classroom.child import Stopped
 from minivid.classroom.museum import Mistake, recognise
+from minivid.classroom.wire import Unsendable
 
 # How many inputs one law is tried on, and all laws of a name together: enough for the known mistakes, in two seconds.
 EXAMPLES, ALL_EXAMPLES, FEWEST_EXAMPLES = 40, 300, 20
@@ -177,6 +178,9 @@ def judge(
         bench: what they are judged by.
         printed: gives the end of what the answer has printed so far.
         every: go on behind the first law that breaks, so that all those that hold are counted.
+
+    Raises:
+        Unsendable: if the answer is in another process, and a law is about something that cannot be sent there.
     """
     held: dict[str, bool] = {}  # a sentence may stand for several laws, and holds if all of them do
     first: Verdict | None = None
@@ -184,6 +188,8 @@ def judge(
     for law in bench.laws[name]:
         implementation = Implementation(answers, bench.library)
         error = broken_by(law, implementation, examples, shrinking=0 if first else SHRINKING)
+        if isinstance(error, Unsendable):
+            raise error
         held[law.sentence] = error is None and held.get(law.sentence, True)
         if error is not None and first is None:
             mistake, words = None, printed()

@@ -21,6 +21,10 @@ NAMED = {"Grid": Grid}
 ALIGNMENT = 16
 
 
+class Unsendable(TypeError):
+    """A value that is neither a tensor nor made of plain ones, such as a model."""
+
+
 def pack(value: object, keep: Callable[[object], int] | None = None) -> tuple[object, bytes]:
     """A value as a JSON tree and the bytes of its tensors.
 
@@ -29,7 +33,7 @@ def pack(value: object, keep: Callable[[object], int] | None = None) -> tuple[ob
         keep: called for anything else, gives the number under which the receiver can speak of it.
 
     Raises:
-        TypeError: for anything else, if there is no `keep`.
+        Unsendable: for anything else, if there is no `keep`.
     """
     body = bytearray()
 
@@ -53,7 +57,7 @@ def pack(value: object, keep: Callable[[object], int] | None = None) -> tuple[ob
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             return {"dict": [[key, tree(item)] for key, item in value.items()]}
         if keep is None:
-            raise TypeError(f"a {type(value).__name__} cannot be sent to an answer")
+            raise Unsendable(f"a {type(value).__name__} cannot be sent to an answer")
         return {"object": keep(value), "type": type(value).__name__}
 
     def tensor(value: Tensor) -> dict:

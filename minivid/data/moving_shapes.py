@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ SIDE = 64  # pixels: large enough to look at, small enough for hundreds of clips
 FRAMES = 16
 FPS = 8
 LABELS = "labels.jsonl"
+TABLE = "labels.csv"
 WORKERS = 2  # threads that write or read files: both wait in FFmpeg, which lets other threads run
 # Bar and distance of the fence, in sides. Its gap, 0.34, is narrower than every shape: a part of it is always hidden.
 _BAR, _SPACING = 0.16, 0.5
@@ -275,6 +276,7 @@ def make_clips(
     *,
     split: str = "train",
     side: int = SIDE,
+    by_motion: bool = False,
     on_clip: Callable[[], object] | None = None,
 ) -> list[LabelledClip]:
     """Draw clips and write them as mp4 files, with labels.jsonl beside them, one line a clip.
@@ -289,6 +291,7 @@ def make_clips(
         seed: which clips; splits with the same seed share no random numbers.
         split: as in `combinations`.
         side: height and width, in pixels.
+        by_motion: whether the files lie in a folder for each motion, or all in one.
         on_clip: called after each clip, for a progress bar.
 
     Returns:
@@ -307,11 +310,14 @@ def make_clips(
     clips = []
     for number, ((shape, colour, motion), case) in enumerate(cells[i] for i in order):
         description = describe(shape, colour, motion, case, rng)
-        clips.append(LabelledClip(f"{number:05d}.mp4", (shape, colour, motion) in held_out, description))
+        file = f"{motion}/{number:05d}.mp4" if by_motion else f"{number:05d}.mp4"
+        clips.append(LabelledClip(file, (shape, colour, motion) in held_out, description))
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_earlier(folder)
+    for place in {(folder / clip.file).parent for clip in clips}:
+        place.mkdir(exist_ok=True)
 
     def write(clip: LabelledClip) -> None:
         # Times are given for an even rate too: write_video then makes no B-frames, and x264's search for the best ones
@@ -321,6 +327,46 @@ def make_clips(
     _each(write, clips, on_clip)
     _write_labels(folder, clips)
     return clips
+
+
+def make_class_folders(
+    folder: str | os.PathLike,
+    count: int = 800,
+    seed: int = 0,
+    *,
+    side: int = SIDE,
+    on_clip: Callable[[], object] | None = None,
+) -> dict[str, int]:
+    """Write clips as a set of files that any classifier can learn from: FOLDER/train/left/00000.mp4 and so on.
+
+    A quarter of the clips is for testing, an eighth for validation, the rest for training. labels.csv beside the splits
+    says the same as a table (path, label, split, caption).
+
+    Args:
+        folder: made if it does not exist; else empty, or made by this function, and then its clips are replaced.
+        count: how many clips in all, at least 8.
+        seed, side, on_clip: as for `make_clips`.
+
+    Returns:
+        How many clips each split has.
+
+    Raises:
+        ValueError: if count is below 8, or the folder holds something else.
+        OSError: if the folder cannot be written to.
+    """
+    folder = Path(folder)
+    if count < 8:
+        raise ValueError(f"count={count} is not at least 8, so that each split has some")
+    if folder.exists() and any(folder.iterdir()) and not (folder / TABLE).exists():
+        raise ValueError(f"{folder}: holds something else; give an empty folder, or one that does not exist")
+    counts = {"train": count - count // 8 - count // 4, "validation": count // 8, "test": count // 4}
+    rows = ["path,label,split,caption\n"]
+    for split, number in counts.items():
+        clips = make_clips(folder / split, number, seed, split=split, side=side, by_motion=True, on_clip=on_clip)
+        for clip in clips:
+            rows.append(f"{split}/{clip.file},{clip.description.motion},{split},{clip.description.caption}\n")
+    _write_whole(folder / TABLE, rows)
+    return counts
 
 
 def read_labels(folder: str | os.PathLike) -> list[LabelledClip]:
@@ -390,8 +436,9 @@ def _remove_earlier(folder: Path) -> None:
     except (OSError, ValueError, TypeError, KeyError):
         names = []
     labels.unlink(missing_ok=True)
-    for name in names:
-        (folder / Path(name).name).unlink(missing_ok=True)
+    for name in map(PurePath, names):
+        inside = name.parent.name if name.parent.name in MOTIONS else ""
+        (folder / inside / name.name).unlink(missing_ok=True)
 
 
 def _write_labels(folder: Path, clips: list[LabelledClip]) -> None:
@@ -399,11 +446,16 @@ def _write_labels(folder: Path, clips: list[LabelledClip]) -> None:
     for clip in clips:
         line = {"file": clip.file, "caption": clip.description.caption, "held_out": clip.held_out}
         lines.append(json.dumps(line | asdict(clip.description)) + "\n")
-    descriptor, unfinished = tempfile.mkstemp(prefix=".unfinished-", dir=folder)
+    _write_whole(folder / LABELS, lines)
+
+
+def _write_whole(path: Path, lines: list[str]) -> None:
+    """Write a text that appears under its name only when it is complete."""
+    descriptor, unfinished = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.writelines(lines)
-        os.replace(unfinished, folder / LABELS)
+        os.replace(unfinished, path)
     except BaseException:
         os.unlink(unfinished)
         raise

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
+from minivid.data.labelled_files import read_labelled_files
 from minivid.data.moving_shapes import (
     CASES,
     COLOURS,
@@ -21,6 +22,7 @@ from minivid.data.moving_shapes import (
     coverage,
     describe,
     load_clips,
+    make_class_folders,
     make_clips,
     read_labels,
     render,
@@ -240,3 +242,38 @@ def test_errors_name_the_word_and_what_is_known(tmp_path):
     (tmp_path / LABELS).write_text('{"file": "a.mp4"}\n')
     with pytest.raises(ValueError, match="line 1.*held_out"):
         read_labels(tmp_path)
+
+
+def test_a_set_for_any_classifier_has_a_folder_for_each_split_and_motion(tmp_path):
+    seen = []
+    counts = make_class_folders(tmp_path / "set", 20, seed=3, side=16, on_clip=lambda: seen.append(1))
+    assert counts == {"train": 13, "validation": 2, "test": 5} and len(seen) == 20
+    listed = read_labelled_files(tmp_path / "set")
+    assert listed.classes == tuple(sorted(MOTIONS)) and not listed.left_out
+    assert Counter(file.split for file in listed.files) == counts
+    for split, count in counts.items():
+        clips = read_labels(tmp_path / "set" / split)
+        assert len(clips) == count and all(clip.file.split("/")[0] == clip.description.motion for clip in clips)
+        assert [label for _, label in load_clips(tmp_path / "set" / split, SMALL)] == [clip.label for clip in clips]
+    # The table beside them says the same.
+    rows = read_labelled_files(tmp_path / "set" / "labels.csv").files
+    assert sorted((row.path, row.label, row.split) for row in rows) == sorted(
+        (file.path, file.label, file.split) for file in listed.files
+    )
+    flat = make_clips(tmp_path / "flat", 13, 3, side=16)
+    path = tmp_path / "set" / "train" / read_labels(tmp_path / "set" / "train")[7].file
+    assert path.read_bytes() == (tmp_path / "flat" / flat[7].file).read_bytes()
+
+
+def test_making_a_set_again_replaces_it_and_leaves_what_is_not_of_it(tmp_path):
+    make_class_folders(tmp_path, 16, side=16)
+    (tmp_path / "train" / "left" / "mine.mp4").write_bytes(b"")
+    make_class_folders(tmp_path, 8, seed=1, side=16)
+    assert len(list(tmp_path.glob("*/*/0*.mp4"))) == 8 and (tmp_path / "train" / "left" / "mine.mp4").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match="other: holds something else"):
+        make_class_folders(tmp_path / "other", 8)
+    with pytest.raises(ValueError, match="count=7 is not at least 8"):
+        make_class_folders(tmp_path / "new", 7)
+    assert not (tmp_path / "new").exists()

@@ -1,15 +1,30 @@
-import json
+"""The loop: what a training must do, whatever model it trains, and the same as a plain loop of torch does."""
+
+import copy
+import math
+import re
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import normal, seeds
+from strategies import normal, seeds, whole
 from torch import nn
+from torch.nn import functional as F
 
+from minivid.classroom.evidence import agree, holds
+from minivid.data.batches import Batch, TrainingBatches, batch_indices
 from minivid.training.cross_entropy import cross_entropy
-from minivid.training.finetune import HISTORY, STATE, FinetuneConfig, clip_gradients, evaluate, finetune
+from minivid.training.finetune import FinetuneConfig, clip_gradients, evaluate, finetune, gather_gradients
+from minivid.training.objectives import Classification, objective_of
+from minivid.training.optimizer import AdamW
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+]
 
 T, C, H, W, V = 2, 3, 5, 7, 4
 CONFIG = FinetuneConfig(steps=12, batch_size=3, learning_rate=1e-2, seed=5, evaluate_every=4, save_every=4)
@@ -71,43 +86,6 @@ def test_the_callers_random_numbers_are_left_alone():
     torch.manual_seed(1)
     train(model)
     assert torch.equal(torch.rand(3), want)
-
-
-@pytest.mark.parametrize("stop", [3, 4, 7, 11])
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, stop):
-    whole, stopped, resumed = Tiny(), Tiny(), Tiny(seed=9)
-    history = train(whole)
-
-    def interrupt(done):
-        if done == stop:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped, folder=tmp_path, on_step=interrupt)
-    assert (tmp_path / STATE).exists() == (stop >= 4) and not (tmp_path / HISTORY).exists()
-    steps = []
-    # From the last save; without one, from the start, where the weights are the caller's to make again.
-    again = train(resumed if stop >= 4 else Tiny(), folder=tmp_path, on_step=steps.append)
-    assert steps[0] == stop // 4 * 4 + 1
-    if stop >= 4:
-        assert same(resumed, whole)
-    assert again.rows == history.rows
-    assert [json.loads(line) for line in (tmp_path / HISTORY).read_text().splitlines()] == history.rows
-    assert not (tmp_path / STATE).exists() and [path.name for path in tmp_path.iterdir()] == [HISTORY]
-
-
-def test_an_unfinished_training_of_another_kind_is_refused_by_its_numbers(tmp_path):
-    def interrupt(done):
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(Tiny(), folder=tmp_path, on_step=interrupt)
-    with pytest.raises(ValueError, match=rf"{STATE}.*learning_rate=0.01 \(now 0.5\).*remove"):
-        train(Tiny(), replace(CONFIG, learning_rate=0.5), folder=tmp_path)
-    with pytest.raises(ValueError, match=rf"{STATE}.*another model"):
-        finetune(nn.Sequential(nn.Flatten(), nn.Linear(T * C * H * W, V)), examples(), examples(), CONFIG,
-                 folder=tmp_path, quiet=True)  # fmt: skip
 
 
 @given(limit=st.floats(0.01, 20.0), seed=seeds)
@@ -224,21 +202,389 @@ def test_a_loss_that_is_no_number_stops_with_the_step():
         finetune(Tiny(), broken, examples(), replace(CONFIG, evaluate_every=0), quiet=True)
 
 
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"steps": 0}, "steps=0.*at least 1"),
-        ({"batch_size": -1}, "batch_size=-1.*at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0.*above 0"),
-        ({"label_smoothing": 1.5}, "label_smoothing=1.5.*0 to 1"),
-        ({"max_grad_norm": -1.0}, "max_grad_norm=-1.0.*below 0"),
-    ],
-)
-def test_the_configuration_checks_its_numbers(change, words):
-    with pytest.raises(ValueError, match=words):
-        replace(CONFIG, **change)
-
-
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(ValueError, match="0 clips.*at least 1"):
         evaluate(Tiny(), [])
+
+
+# ---- accumulation, workers, partial training
+
+
+def gradients(model, objective, config, batches, step=3):
+    parts = [batches[step, part] for part in range(batches.parts)]
+    loss = gather_gradients(model, objective, parts, config)
+    return loss, [weight.grad.clone() for weight in model.parameters()]
+
+
+LABELS = {
+    "classification": lambda i: i % V,
+    "classification of some": lambda i: i % V if i % 3 else -100,  # two of three labels count, unevenly over the parts
+    "multi-label": lambda i: tuple(float(i >> bit & 1) for bit in range(V)),
+    "regression": lambda i: tuple(0.5 * i - bit for bit in range(V)),
+}
+
+
+@given(kind=st.sampled_from(sorted(LABELS)), batch_size=st.integers(2, 9), parts=st.integers(2, 9), seed=seeds)
+def test_many_small_batches_have_the_gradient_of_one_large(kind, batch_size, parts, seed):
+    data = [(clip.double(), LABELS[kind](i)) for i, (clip, _) in enumerate(examples(7))]
+    objective = objective_of(kind.removesuffix(" of some"))
+    model = Tiny(dropout=0.0).double()
+
+    def summed(parts):
+        config = replace(CONFIG, batch_size=batch_size, micro_batches=parts, seed=seed)
+        batches = TrainingBatches(data, batch_size, seed, parts, augment=flip)
+        return gradients(model, objective, config, batches)
+
+    (loss, want), (again, got) = summed(1), summed(min(parts, batch_size))
+    # The losses are float32 (2^-24 = 6e-8 a sum); a wrong weight of a part shows in the first digit.
+    assert again == pytest.approx(loss, rel=1e-6)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_a_part_with_few_labels_weighs_little():
+    # Of four clips, one in the first half and two in the second have a label: by hand, the mean over the three.
+    data = [(clip, label) for (clip, _), label in zip(examples(4), (0, -100, 2, 3), strict=True)]
+    model, config = Tiny(dropout=0.0), replace(CONFIG, batch_size=4, micro_batches=2)
+    batches = TrainingBatches(data, 4, CONFIG.seed, 2)
+    loss, found = gradients(model, Classification(), config, batches, step=0)
+    chosen = [data[i] for i in batch_indices(4, 4, step=0, seed=CONFIG.seed)]
+    losses = [F.cross_entropy(model(clip[None]), torch.tensor([label])).item() for clip, label in chosen if label >= 0]
+    assert len(losses) == 3 and loss == pytest.approx(sum(losses) / 3, rel=1e-5)
+    clips, labels = torch.stack([clip for clip, _ in chosen]), torch.tensor([label for _, label in chosen])
+    want = torch.autograd.grad(F.cross_entropy(model(clips), labels, ignore_index=-100), list(model.parameters()))
+    for one, other in zip(found, want, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_training_of_small_batches_is_one_of_large_batches():
+    large, small = Tiny(dropout=0.0), Tiny(dropout=0.0)
+    want, found = train(large), train(small, replace(CONFIG, micro_batches=3))
+    for name in ("loss", "gradient_norm", "validation_loss"):
+        assert found.curve(name)[1] == pytest.approx(want.curve(name)[1], rel=1e-4)
+    for one, other in zip(small.parameters(), large.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_does_not_matter(workers):
+    alone, helped = Tiny(), Tiny()
+    config = replace(CONFIG, micro_batches=2)
+    history = train(alone, config)
+    assert train(helped, config, workers=workers).rows == history.rows and same(alone, helped)
+
+
+def test_every_step_draws_its_own_dropout():
+    data, model = examples(1, seed=1), Tiny(dropout=0.5)
+    batches = TrainingBatches(data, 1, CONFIG.seed)  # the same clip in each step
+    losses = [gradients(model, Classification(), replace(CONFIG, batch_size=1), batches, step)[0] for step in range(5)]
+    assert len(set(losses)) == 5
+
+
+def test_a_batch_without_a_label_is_an_error():
+    unlabelled = [(clip, -100) for clip, _ in examples()]
+    with pytest.raises(ValueError, match="batch of step 1: no label in it counts"):
+        finetune(Tiny(), unlabelled, examples(), CONFIG, quiet=True)
+
+
+class Deep(nn.Module):
+    """Blocks with running averages and dropout, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first = nn.Linear(T * C * H * W, 5)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.2)) for _ in range(2)
+        )
+        self.classifier = nn.Linear(5, V)
+
+    def forward(self, clips):
+        x = self.first(clips.flatten(1))
+        for block in self.blocks:
+            x = block(x)
+        return self.classifier(x)
+
+
+def test_what_is_frozen_stays_bit_for_bit():
+    model = Deep()
+    model.first.weight.grad = torch.full_like(model.first.weight, 1e6)  # of an earlier life: must not be counted
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    history = train(model, replace(CONFIG, freeze=("first", "blocks.0.")))
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"blocks", "classifier"}
+    assert all(name.startswith(("blocks.1.", "classifier.")) for name in changed)
+    assert {"blocks.1.1.running_mean", "blocks.1.1.num_batches_tracked"} <= changed
+    assert max(history.curve("gradient_norm")[1]) < 1e3
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_recomputing_blocks_changes_no_number():
+    plain, twice = Deep(), Deep()
+    calls = []
+    twice.blocks[0][0].register_forward_hook(lambda *_: calls.append(1))
+    want = train(plain, replace(CONFIG, evaluate_every=0))
+    assert train(twice, replace(CONFIG, evaluate_every=0, gradient_checkpointing=True)).rows == want.rows
+    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), twice.state_dict().values(), strict=True))
+    assert len(calls) == 2 * CONFIG.steps + 1  # and the look at the end
+
+
+def test_each_group_follows_its_own_rate(monkeypatch):
+    seen = []
+    step = AdamW.step
+
+    def note(self):
+        seen.append({group["group"]: group["lr"] for group in self.param_groups})
+        step(self)
+
+    monkeypatch.setattr(AdamW, "step", note)
+    history = train(Deep(), replace(CONFIG, rates={"classifier": 0.5}))
+    for rates, rate in zip(seen, history.curve("learning_rate")[1], strict=True):
+        assert rates["everything else: weights"] == rate
+        assert rates["classifier: weights"] == pytest.approx(50 * rate)
+
+
+def test_in_bfloat16_products_are_short_and_weights_are_not():
+    kinds = []
+    model = Tiny(dropout=0.0)
+    model.layer.register_forward_hook(lambda layer, _, out: kinds.append((layer.training, out.dtype)))
+    plain = train(Tiny(dropout=0.0))
+    short = train(model, replace(CONFIG, bfloat16=True))
+    assert set(kinds) == {(True, torch.bfloat16), (False, torch.float32)} and model.layer.weight.dtype == torch.float32
+    # bfloat16 has 8 bits: a product is right to some 0.4 %.
+    assert short.curve("loss")[1][0] == pytest.approx(plain.curve("loss")[1][0], rel=0.02)
+    assert short.curve("loss") != plain.curve("loss")
+
+
+def test_the_optimiser_can_be_sgd(monkeypatch):
+    steps = []
+    note = lambda self: steps.append(self.param_groups[0]["momentum"])  # noqa: E731
+    monkeypatch.setattr("minivid.training.finetune.SGD.step", note)
+    train(Tiny(), replace(CONFIG, optimizer="sgd", momentum=0.75))
+    assert steps == [0.75] * CONFIG.steps
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"optimizer": "sgd", "schedule": "linear", "momentum": 0.8},
+        {"schedule": "constant", "micro_batches": 2, "label_smoothing": 0.1, "rates": {"classifier": 3e-2}},
+    ],
+    ids=["adamw, cosine", "sgd, linear", "adamw, constant, small batches"],
+)
+def test_losses_are_those_of_a_plain_loop_of_torch(change):
+    """The same training, written with torch.nn and torch.optim alone."""
+    config = replace(CONFIG, steps=30, batch_size=5, weight_decay=0.1, warmup_ratio=0.2, evaluate_every=0, **change)
+    torch.manual_seed(1)
+    layers = dict(flat=nn.Flatten(), inner=nn.Linear(T * C * H * W, 6), act=nn.GELU(), norm=nn.LayerNorm(6))
+    mine = nn.Sequential(OrderedDict(layers, classifier=nn.Linear(6, V)))
+    theirs = copy.deepcopy(mine)
+    data = examples()
+    history = finetune(mine, data, data[:2], config, quiet=True)
+
+    head = config.rates.get("classifier", config.learning_rate)
+    groups = [
+        {"params": [theirs.inner.weight], "lr": config.learning_rate, "weight_decay": 0.1},
+        {"params": [theirs.inner.bias, *theirs.norm.parameters()], "lr": config.learning_rate, "weight_decay": 0.0},
+        {"params": [theirs.classifier.weight], "lr": head, "weight_decay": 0.1},
+        {"params": [theirs.classifier.bias], "lr": head, "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=0.8)
+    else:
+        optimizer = torch.optim.AdamW(groups, betas=config.betas)
+    falls = {
+        "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
+        "linear": lambda share: 1 - share,
+        "constant": lambda share: 1.0,
+    }
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda k: k / 6 if k < 6 else falls[config.schedule]((k - 6) / 24)
+    )
+    losses = []
+    for step in range(30):
+        chosen = [data[i] for i in batch_indices(len(data), 5, step=step, seed=config.seed)]
+        clips, labels = torch.stack([clip for clip, _ in chosen]), torch.tensor([label for _, label in chosen])
+        loss = F.cross_entropy(theirs(clips), labels, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), config.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    assert history.curve("loss")[1] == pytest.approx(losses, abs=1e-5)
+    assert losses[-1] < losses[0]
+
+
+# ---- what is said on the way
+
+
+def test_the_bar_tells_loss_rate_speed_and_time_left(capsys):
+    finetune(Tiny(), examples(), examples(5, seed=1), replace(CONFIG, freeze=("bias",)))
+    said = capsys.readouterr()
+    assert said.out == ""
+    table, bar = said.err.split("train:", 1)
+    assert re.search(r"what trains +parameters +share +learning rate +decay\n", table)
+    assert re.search(r"everything: weights +840 +99.5% +0.01 +0.05\nfrozen +4 +0.5%", table)
+    assert re.search(
+        r"12/12 \[\d\d:\d\d<\d\d:\d\d, .*(step/s|s/step), loss=\d.\d\d\d, lr=\d.\de-\d\d, clips/s=\d+", bar
+    )
+    train(Tiny())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_metric_that_is_not_measured_is_an_error_before_the_first_step():
+    steps = []
+    with pytest.raises(ValueError, match="metric='top5' is none of what is measured: validation_loss, validation_acc"):
+        train(Tiny(), replace(CONFIG, metric="top5"), on_step=steps.append)
+    assert steps == []
+
+
+def test_a_gradient_that_is_no_number_stops_with_the_step():
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.inf
+
+    class Model(Tiny):
+        def forward(self, clips):
+            return Steep.apply(super().forward(clips))
+
+    model = Model()
+    before = model.layer.weight.clone()
+    with pytest.raises(ValueError, match="gradient's length (nan|inf); try a smaller learning_rate"):
+        train(model)
+    assert torch.equal(model.layer.weight, before)
+
+
+def test_an_objective_gets_a_generator_for_each_clip_that_its_place_decides():
+    seen = {}
+
+    class Noisy(Classification):
+        def loss(self, model, clips, labels, generators):
+            drawn = [torch.rand((), generator=generator).item() for generator in generators]
+            seen.setdefault(self.parts, []).extend(drawn)
+            assert len(drawn) == len(clips)
+            return super().loss(model, clips, labels)
+
+    for parts in (1, 3):
+        objective = Noisy()
+        object.__setattr__(objective, "parts", parts)
+        train(Tiny(), replace(CONFIG, micro_batches=parts), objective=objective)
+    assert seen[1] == seen[3] and len(set(seen[1])) == CONFIG.steps * CONFIG.batch_size
+
+
+# ---- laws
+
+
+class Line(nn.Module):
+    """Six pixels to three logits, behind a dropout; a weight that takes no part has no gradient."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.dropout, self.layer = nn.Dropout(dropout), nn.Linear(6, 3)
+        self.idle = nn.Parameter(torch.ones(2))
+        with torch.no_grad():
+            self.layer.weight.copy_(normal(0, 3, 6))
+            self.layer.bias.copy_(normal(1, 3))
+
+    def forward(self, clips):
+        return self.layer(self.dropout(clips.flatten(1)))
+
+    def gradient(self):
+        """All numbers of the gradient, in one row."""
+        return torch.cat([weight.grad.flatten() for weight in self.layer.parameters()])
+
+
+def with_gradient(numbers):
+    model = Line()
+    model.layer.weight.grad, model.layer.bias.grad = numbers[:18].view(3, 6).clone(), numbers[18:].clone()
+    return model
+
+
+@pytest.mark.law("clip_gradients")
+@given(whole(21), st.sampled_from([0.5, 2.0, 50.0]))
+def test_a_joint_gradient_is_cut_to_the_limit_and_keeps_its_direction(impl, numbers, max_norm):
+    """All gradients together, if longer than the limit, are shortened to it by one factor; else nothing changes."""
+    model, length = with_gradient(numbers), numbers.norm().item()
+    impl.clip_gradients(model, max_norm)
+    want = numbers * min(1.0, max_norm / max(length, 1e-12))
+    agree(model.gradient(), want, "the gradient differs", axes="number", before=numbers, max_norm=max_norm)
+    fresh = torch.cat([weight.detach().flatten() for weight in Line().parameters()])
+    weights = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    agree(weights, fresh, "the weights were changed", axes="number", before=numbers, max_norm=max_norm)
+
+
+@pytest.mark.law("clip_gradients")
+@given(whole(21), st.sampled_from([0.0, 0.5, 50.0]))
+def test_the_length_before_is_what_one_gets(impl, numbers, max_norm):
+    """The result is the joint length before: the root of the sum of all squares."""
+    got, want = impl.clip_gradients(with_gradient(numbers), max_norm), numbers.norm().item()
+    claim = f"the length is {got}, expected {want:.4f}"
+    holds(abs(float(got) - want) < 1e-4 * (1 + want), claim, gradient=numbers, max_norm=max_norm)
+
+
+@pytest.mark.law("clip_gradients")
+@given(whole(21))
+def test_a_limit_of_zero_is_none(impl, numbers):
+    """max_norm = 0 leaves every gradient as it is."""
+    model = with_gradient(numbers)
+    impl.clip_gradients(model, 0.0)
+    agree(model.gradient(), numbers, "the gradient was changed", axes="number")
+
+
+def parts_of(clips, labels, parts, step=0):
+    """A batch as its micro-batches."""
+    cuts = [len(labels) * part // parts for part in range(parts + 1)]
+    return [
+        Batch(step, range(first, last), clips[first:last], labels[first:last])
+        for first, last in zip(cuts[:-1], cuts[1:], strict=True)
+    ]
+
+
+@st.composite
+def labelled(draw, b=6):
+    """Clips of six pixels and their labels, some of which are not known, but not all."""
+    labels = draw(st.lists(st.sampled_from([-100, 0, 1, 2]), min_size=b, max_size=b).filter(lambda y: max(y) >= 0))
+    return draw(whole(b, 6)).view(b, 1, 1, 2, 3), torch.tensor(labels)
+
+
+@pytest.mark.law("gather_gradients")
+@given(labelled(), st.sampled_from([1, 2, 3]))
+def test_the_parts_of_a_batch_give_the_gradient_of_the_whole(impl, case, parts):
+    """However a batch is cut, gradient and loss are those of the mean over its labels, whatever was there before."""
+    (clips, labels), model, twin = case, Line(), Line()
+    want = F.cross_entropy(twin(clips), labels)
+    want.backward()
+    config = FinetuneConfig(batch_size=6, micro_batches=parts)
+    shown = dict(pixels=clips.flatten(1), labels=labels, parts=parts)
+    for time in ("first", "second"):
+        got = impl.gather_gradients(model, Classification(), iter(parts_of(clips, labels, parts)), config)
+        agree(model.gradient(), twin.gradient(), f"the gradient of the {time} call differs", axes="number", **shown)
+        claim = f"the loss is {float(got):.4f}, expected {want.item():.4f}"
+        holds(abs(float(got) - want.item()) < 1e-4 * (1 + want.item()), claim, **shown)
+
+
+@pytest.mark.law("gather_gradients")
+@given(seed=st.integers(0, 3), step=st.integers(0, 3))
+def test_dropout_follows_from_seed_step_and_place(impl, seed, step):
+    """With dropout, the same call gives the same gradient again, but two equal parts have each their own luck."""
+    config = FinetuneConfig(batch_size=6, micro_batches=2, seed=seed)
+    clips, labels = normal(4, 3, 1, 1, 2, 3).repeat(2, 1, 1, 1, 1), torch.tensor([0, 2, 1, 0, 2, 1])
+    model, found = Line(dropout=0.5), []
+    for parts in (
+        parts_of(clips, labels, 2, step),
+        parts_of(clips, labels, 2, step),
+        2 * parts_of(clips, labels, 2, step)[:1],
+    ):
+        impl.gather_gradients(model, Classification(), iter(parts), config)
+        found.append(model.gradient().clone())
+        torch.rand(3)
+    agree(found[1], found[0], "the same call gave another gradient", axes="number", seed=seed, step=step)
+    claim = "the second part, of the same clips, lost the same features as the first"
+    holds(not torch.equal(found[2], found[0]), claim, seed=seed, step=step)

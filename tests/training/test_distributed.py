@@ -1,0 +1,281 @@
+"""Two processes beside one: the same losses, every clip once, checkpoints that either can go on from, one message."""
+
+import os
+import signal
+import socket
+from collections import Counter
+from dataclasses import replace
+from multiprocessing import get_context
+
+import pytest
+import torch
+
+from minivid.models.vivit import ViViT, ViViTConfig
+from minivid.training.checkpoint import OPTIMIZER, WEIGHTS, CheckpointError, load_training
+from minivid.training.distributed import (
+    Share,
+    check_alike,
+    is_first,
+    joined,
+    reader,
+    share,
+    spread,
+    total,
+    wait_for_all,
+)
+from minivid.training.finetune import STATE, FinetuneConfig, finetune
+from minivid.training.objectives import FrameOrder, MaskedTubelets
+
+MODEL = ViViTConfig(
+    image_size=8,
+    num_frames=4,
+    tubelet_size=(2, 4, 4),
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=16,
+    num_labels=5,
+    initializer_range=0.3,
+)
+CONFIG = FinetuneConfig(steps=8, batch_size=6, learning_rate=3e-3, max_grad_norm=0.5, seed=5, evaluate_every=3,
+                        save_every=2)  # fmt: skip
+PRELOADED = ["minivid.training.finetune", "minivid.plots", "torch.distributed.fsdp", "torch.distributed.checkpoint",
+             "torch._dynamo"]  # fmt: skip
+TRAININGS = {
+    "DDP": {},
+    "DDP, 3 micro-batches": {"config": replace(CONFIG, micro_batches=3)},
+    "DDP, SGD, a frozen part": {"config": replace(CONFIG, optimizer="sgd", freeze=("patch_embed",), steps=4)},
+    "FSDP2": {"sharded": True},
+    "FSDP2, 2 micro-batches": {"sharded": True, "config": replace(CONFIG, micro_batches=2)},
+    "FSDP2, recomputed": {"sharded": True, "config": replace(CONFIG, gradient_checkpointing=True, steps=4)},
+    "DDP, order": {"objective": FrameOrder(2), "config": replace(CONFIG, steps=4)},
+    "DDP, masked": {"objective": MaskedTubelets((2, 4, 4), 0.5), "config": replace(CONFIG, steps=4)},
+}
+
+
+def clips(count):
+    """Clips that hold their number somewhere; of every third the class is not known."""
+    made = []
+    for i in range(count):
+        clip = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(i))
+        clip[0, 0, 0, 0] = i
+        made.append((clip, i % 5 if i % 3 else -100))
+    return made
+
+
+def train(*, config=CONFIG, objective=None, stop=None, seen=None, **options):
+    """The rows and the weights of a training."""
+    torch.manual_seed(share().process)  # the first process's weights count
+    whole = ViViT(MODEL)
+    model = whole if objective is None else objective.pretrainer(whole)
+
+    def step(done):
+        if done == stop:
+            raise KeyboardInterrupt
+
+    def note(clip, rng):
+        if seen is not None:
+            seen.append(int(clip[0, 0, 0, 0]))
+        return clip + 0.1 * torch.rand((), generator=rng)
+
+    data = clips(13)
+    held_back = [(clip, label) for clip, label in data if label >= 0]
+    rows = []
+    try:
+        found = finetune(
+            model, data, held_back, config, objective=objective, augment=note, on_step=step, quiet=True, **options
+        )
+        rows = found.rows
+    except KeyboardInterrupt:
+        pass
+    return rows, {name: weight.detach().tolist() for name, weight in model.named_parameters()}
+
+
+# ---- what the processes do
+
+
+def everything(folder):
+    found = {}
+    for name, options in TRAININGS.items():
+        seen = []
+        found[name] = train(seen=seen, **options)
+        found[f"{name}: clips"] = seen
+    for name, options in (("sharded", {"sharded": True}), ("whole", {})):
+        train(folder=folder / name, stop=5, **options)
+    wait_for_all()
+    found["on with one's"] = train(folder=folder / "one's", sharded=True)
+    config = replace(CONFIG, return_best=True, save_total_limit=1)
+    found["best"] = train(folder=folder / "best", sharded=True, config=config)
+    found["first"], found["total"] = is_first(), total(1, 0.5, device=torch.device("cpu"))
+    try:
+        check_alike("steps done", share().process)
+    except ValueError as error:
+        found["alike"] = str(error)
+    return found
+
+
+def die(folder):
+    train(folder=folder, config=replace(CONFIG, save_every=1), stop=None if is_first() else 4)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(folder):
+    if not is_first():
+        raise ValueError("my own reason")
+    wait_for_all()
+
+
+def process(rank, port, work, folder, pipe):
+    torch.set_num_threads(1)
+    about = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in about.items()}
+    try:
+        with joined():
+            found = work(folder)
+    except (Exception, SystemExit) as error:
+        found = error
+    pipe.send(found)
+
+
+def two_processes(work, folder):
+    """What each of two processes returned or raised; None where it was killed."""
+    context = get_context("forkserver")  # torch is loaded once, and no thread of ours is copied
+    context.set_forkserver_preload(PRELOADED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = []
+    for rank in range(2):
+        mine, theirs = context.Pipe(duplex=False)
+        started = context.Process(target=process, args=(rank, port, work, folder, theirs))
+        started.start()
+        theirs.close()
+        running.append((started, mine))
+    found = []
+    for started, pipe in running:
+        try:
+            found.append(pipe.recv() if pipe.poll(100) else None)
+        except EOFError:
+            found.append(None)
+        started.join(10)
+        started.kill()
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("together")
+    train(folder=place / "one's", stop=5)
+    return place
+
+
+@pytest.fixture(scope="module")
+def both(folder):
+    return two_processes(everything, folder)
+
+
+# ---- what must hold
+
+
+def agree(found, want):
+    """The same rows, and the same weights but for the key biases: their gradient is 0 but for rounding, which AdamW
+    makes as large as any other.
+    """
+    (rows, weights), (want_rows, want_weights) = found, want
+    assert [sorted(row) for row in rows] == [sorted(row) for row in want_rows] and rows
+    for row, expected in zip(rows, want_rows, strict=True):
+        # float32 sums in another order; after 8 steps.
+        assert row == pytest.approx(expected, abs=1e-5, rel=1e-5)
+    for name, weight in weights.items():
+        if "k_proj.bias" not in name:
+            torch.testing.assert_close(torch.tensor(weight), torch.tensor(want_weights[name]), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_two_processes_with_half_the_batch_are_one_with_the_whole(both, name):
+    options = {key: value for key, value in TRAININGS[name].items() if key != "sharded"}
+    want = train(**options)
+    for found in both:
+        agree(found[name], want)
+
+
+def test_no_clip_is_lost_or_doubled(both):
+    alone = []
+    train(seen=alone)
+    for name in ("DDP", "DDP, 3 micro-batches", "FSDP2"):
+        first, second = (found[f"{name}: clips"] for found in both)
+        assert len(first) == len(second) == 24 and Counter(first + second) == Counter(alone)
+
+
+@pytest.mark.parametrize("name", ["sharded", "whole"])
+def test_one_process_goes_on_from_a_checkpoint_of_two(both, folder, name):
+    saved = folder / name / STATE / "step-00000004"
+    files = sorted(path.suffix for path in saved.iterdir())
+    assert files == [".json", ".json", ".safetensors", ".safetensors"]
+    assert (saved / WEIGHTS).exists() == (name == "whole")
+    agree(train(folder=folder / name), train())
+
+
+def test_two_processes_go_on_from_a_checkpoint_of_one_in_shards(both):
+    for found in both:
+        agree(found["on with one's"], train())
+
+
+def test_the_best_weights_come_back_from_shards(both, tmp_path):
+    config = replace(CONFIG, return_best=True)
+    want = train(folder=tmp_path, config=config)
+    for found in both:
+        agree(found["best"], want)
+
+
+def test_damaged_shards_are_found(both, folder):
+    saved = folder / "sharded" / STATE / "step-00000004"
+    if not saved.exists():  # another test went on from it
+        saved = folder / "best" / STATE / "step-00000008"
+    shard = next(saved.glob("shard-*"))
+    text = bytearray(shard.read_bytes())
+    text[-1] ^= 1
+    shard.write_bytes(text)
+    with pytest.raises(CheckpointError, match=f"{shard.name}: it has changed"):
+        load_training(saved, read=reader(ViViT(MODEL)))
+
+
+def test_the_first_process_speaks_and_numbers_are_summed(both):
+    assert [found["first"] for found in both] == [True, False]
+    assert [found["total"] for found in both] == [[2.0, 1.0]] * 2
+    assert both[0]["alike"] == "steps done: [0, 1] in the 2 processes; all must see the same folder"
+
+
+def test_a_process_that_dies_ends_all_with_one_message_and_a_usable_checkpoint(tmp_path):
+    alive, killed = two_processes(die, tmp_path)
+    assert killed is None and isinstance(alive, ChildProcessError)
+    assert "one of the 2 processes that train together died" in str(alive) and "same command again" in str(alive)
+    agree(train(folder=tmp_path, config=replace(CONFIG, save_every=1)), train(config=replace(CONFIG, save_every=1)))
+
+
+def test_only_the_first_to_fail_says_why(tmp_path):
+    silent, failed = two_processes(fail, tmp_path)
+    assert isinstance(failed, ValueError) and str(failed) == "my own reason"
+    assert isinstance(silent, SystemExit) and silent.code == 1
+
+
+# ---- alone
+
+
+def test_alone_nothing_is_spread(tmp_path):
+    model = ViViT(MODEL)
+    with joined() as mine, spread(model) as (moved, called):
+        assert mine == share() == Share(0, 1) and is_first() and moved is called is model
+    assert total(3, 0.25, device=torch.device("cpu")) == [3, 0.25]
+    check_alike("anything", 7)
+    with pytest.raises(ValueError, match="sharded=True with one process: start several with torchrun"):
+        train(sharded=True)
+
+
+def test_a_reader_tells_a_missing_file(tmp_path):
+    rows = train(folder=tmp_path, stop=5)
+    saved = tmp_path / STATE / "step-00000004"
+    (saved / OPTIMIZER).unlink()
+    with pytest.raises(CheckpointError, match=f"{OPTIMIZER} is missing"):
+        load_training(saved, read=reader(ViViT(MODEL)))
+    assert rows[0] == []
