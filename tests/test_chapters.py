@@ -39,7 +39,7 @@ def test_every_notebook_has_a_chapter():
     assert build.orphans(ROOT) == []
 
 
-@pytest.mark.slow
+@pytest.mark.notebook
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_runs_from_top_to_bottom(chapter):
     notebook = build.run(build.read(chapter, student=False), ROOT / "notebooks")

@@ -12,13 +12,14 @@ from minivid.video.decode import VideoInfo
 ROOT = Path(__file__).parent.parent
 # The order of the way from a file to an answer.
 ORDER = {
-    "": ["shapes", "plots", "cli", "demo"],
+    "": ["shapes", "plots", "cli", "demo", "classify"],
     "video": ["containers", "timeline", "ahead", "decode", "sample", "resize", "patches", "augment", "clip", "write"],
     "layers": ["attention", "kv_cache", "positions", "norms", "feed_forward", "transformer", "cross_attention"]
-    + ["conv3d", "dynamic_conv", "lstm", "patch_embed"],
-    "models": ["vivit", "zoo"],
-    "data": ["moving_shapes", "batches"],
-    "training": ["cross_entropy", "optimizer", "schedule", "finetune", "checkpoint", "metrics"],
+    + ["conv3d", "dynamic_conv", "lstm", "patch_embed", "vmap"],
+    "models": ["clip_classifier", "conv3d_classifier", "conv_lstm", "vivit", "pretrained", "zoo"],
+    "data": ["moving_shapes", "labelled_files", "file_clips", "clip_cache", "augmentation", "batches"],
+    "training": ["cross_entropy", "objectives", "optimizer", "schedule", "what_trains", "finetune_config", "finetune"]
+    + ["recompute", "history", "run_folder", "checkpoint", "sealed_folder", "distributed", "metrics"],
     "classroom": ["check", "grade", "judge", "catalogue", "evidence", "museum", "feedback", "prose"]
     + ["child", "sandbox", "remote", "wire", "pipe"],
 }

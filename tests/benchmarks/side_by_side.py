@@ -2,8 +2,10 @@
 
 import ctypes
 import gc
+import importlib.util
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -121,6 +123,30 @@ def measure(call: Callable[[], object]) -> tuple[Run, object]:
     others = max(_busy() - busy - cpu, 0) / (wall * (os.cpu_count() or 1))
     run = Run(wall, cpu, (_status("VmHWM") - before) / MIB, others)
     return run, result
+
+
+_kept: list[object] = []
+
+
+def let_torchvision_load() -> None:
+    """Declare torchvision's compiled operators where its wheel is for CUDA and torch is not; transformers imports it.
+
+    No operator is used by what is measured here: Python code over torch is.
+    """
+    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        import torch
+
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        _kept.append(library)  # what it defines goes when it goes
+        pooling = ["roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool", "deform_conv2d"]
+        for name in ["nms", "qnms", "qroi_align", *pooling, *(f"_{name}_backward" for name in pooling)]:
+            library.define(f"{name}(Tensor x) -> Tensor")
 
 
 def _status(field: str) -> int:

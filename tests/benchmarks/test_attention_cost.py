@@ -18,8 +18,6 @@ from minivid.layers.attention import attend, block_attend, online_attend
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("default")]
 
 ROUNDS = int(os.environ.get("MINIVID_BENCHMARK_ROUNDS", "5"))
-# Heads of 64: VideoMAE-S at 16 frames, and a longer clip.
-SIZES = [(6, 1568), (8, 4096)]
 
 
 # The candidates
@@ -68,15 +66,17 @@ def compare(call, kernels, heads, n):
     return ratio(measured, "blocks", "fused (torch)", "cpu"), extra
 
 
-@pytest.mark.parametrize("heads, n", SIZES)
-def test_blocks_cost_a_tenth_more_than_the_fused_kernel(heads, n):
-    time, extra = compare(forward, KERNELS, heads, n)
-    assert time <= 1.10, f"{time:.2f} of the fused kernel's time"
+@pytest.mark.parametrize("heads, n, most", [(6, 1568, 1.10), (8, 4096, 1.10), (4, 8192, 1.15)])
+def test_blocks_cost_a_tenth_more_than_the_fused_kernel(heads, n, most):
+    # The plain form of 8192 tokens would take 2 GiB.
+    time, extra = compare(forward, KERNELS if n < 8192 else ["fused (torch)", "blocks", "online"], heads, n)
+    assert time <= most, f"{time:.2f} of the fused kernel's time"
     assert extra <= 32, f"{extra:.0f} MiB more than the fused kernel"
 
 
-@pytest.mark.parametrize("heads, n, most", [(6, 1568, 1.15), (8, 4096, 1.30)])
+@pytest.mark.parametrize("heads, n, most", [(6, 1568, 1.15), (8, 4096, 1.30), (4, 8192, 1.30)])
 def test_training_in_blocks_costs_little_more_than_the_fused_kernel(heads, n, most):
-    time, extra = compare(forward_and_backward, ["fused (torch)", "blocks", "plain"], heads, n)
+    kernels = ["fused (torch)", "blocks", "plain"]
+    time, extra = compare(forward_and_backward, kernels if n < 8192 else kernels[:2], heads, n)
     assert time <= most, f"{time:.2f} of the fused kernel's time"
     assert extra <= 64, f"{extra:.0f} MiB more than the fused kernel"

@@ -6,6 +6,7 @@ MINIVID_BENCHMARK_ROUNDS says how many rounds (5). Ratios are of the processor t
 """
 
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -19,7 +20,12 @@ from minivid.training.optimizer import AdamW
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("default")]
 
 ROUNDS = int(os.environ.get("MINIVID_BENCHMARK_ROUNDS", "5"))
-LOSSES = {"torch": F.cross_entropy, "blocks": cross_entropy, "plain": plain_cross_entropy}
+LOSSES = {
+    "torch": F.cross_entropy,
+    "fused": partial(cross_entropy, kernel="fused"),
+    "blocks": cross_entropy,
+    "plain": plain_cross_entropy,
+}
 # Words of a language model over its vocabulary; clips over the classes of Kinetics, many calls at a time.
 SIZES = [(2048, 32768, 1), (64, 400, 500)]
 OPTIMIZERS = {
@@ -73,8 +79,10 @@ def ten_steps(name):
 def test_cross_entropy_costs_at_most_half_more_than_torch(call, n, v, calls):
     measured = side_by_side({name: (call, (name, n, v, calls)) for name in LOSSES}, rounds=ROUNDS)
     print(f"\n{call.__name__}, {n} answers, {v} classes, {calls} calls\n{table(measured, 'torch')}")
-    times = ratio(measured, "blocks", "torch", "cpu")
-    assert times <= 1.5, f"{times:.2f} of torch's time"
+    # Of few logits, the powers alone cost more than all of torch's kernel: kernel="fused" is for them.
+    quick = "fused" if n * v < 2**17 else "blocks"
+    times = ratio(measured, quick, "torch", "cpu")
+    assert times <= 1.5, f"{quick}: {times:.2f} of torch's time"
 
 
 def test_adamw_costs_at_most_half_more_than_torch():

@@ -11,7 +11,6 @@ number of rounds. Clips made here are 1280 x 720, 60 frames a second, H.264 at a
 import hashlib
 import importlib.util
 import os
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from benchmarks.side_by_side import ratio, side_by_side, table
+from benchmarks.side_by_side import let_torchvision_load, ratio, side_by_side, table
 from torch.nn import functional as F
 
 from minivid.video.clip import ClipSettings, load_clip, load_pixels
@@ -107,29 +106,11 @@ def _noise(seed):
 
 def _processor():
     if "processor" not in _KEPT:
-        _let_torchvision_load()
+        let_torchvision_load()
         from transformers import Qwen3VLVideoProcessor
 
         _KEPT["processor"] = Qwen3VLVideoProcessor(cap_pixels_per_frame=True)
     return _KEPT["processor"]
-
-
-def _let_torchvision_load():
-    """Declare torchvision's compiled operators where its wheel is for CUDA and torch is not.
-
-    None of them is used here: its `resize` is Python code over torch.nn.functional.interpolate, and that is measured.
-    """
-    if "torchvision" in sys.modules:
-        return
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _KEPT["library"] = library = torch.library.Library("torchvision", "DEF")
-        pooling = ["roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool", "deform_conv2d"]
-        for name in ["nms", "qnms", "qroi_align", *pooling, *(f"_{name}_backward" for name in pooling)]:
-            library.define(f"{name}(Tensor x) -> Tensor")
 
 
 # The clips
