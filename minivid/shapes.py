@@ -14,6 +14,7 @@ from torch import Tensor, nn
 AXES: dict[str, str] = {
     "b": "clips in a batch",
     "t": "frames",
+    "m": "moments that a model keeps apart along time",
     "c": "channels",
     "h": "pixel rows",
     "w": "pixel columns",

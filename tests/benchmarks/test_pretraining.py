@@ -20,10 +20,21 @@ CLIP = ClipSettings(
 )
 OBJECTIVE = FrameSimilarity(roll, temperature=0.1, reversals=True)
 PRETRAINING = FinetuneConfig(
-    steps=500, batch_size=16, learning_rate=2e-3, betas=(0.9, 0.98), evaluate_every=0, save_every=0
+    steps=1000, batch_size=16, learning_rate=2e-3, betas=(0.9, 0.98), evaluate_every=0, save_every=0
 )
 FEW = FinetuneConfig(steps=120, batch_size=16, learning_rate=2e-3, betas=(0.9, 0.98), evaluate_every=0, save_every=0)
 LABELS = 40  # ten a motion
+
+
+def turned(clip, generator):
+    """Moved, and mirrored or turned at random: where there are no labels, their truth cannot suffer."""
+    clip = roll(clip, generator)
+    transposed, *mirrored = (torch.rand(3, generator=generator) < 0.5).tolist()
+    if transposed:
+        clip = clip.transpose(-2, -1)
+    for axis, wanted in zip((-2, -1), mirrored, strict=True):
+        clip = clip.flip(axis) if wanted else clip
+    return clip
 
 
 def few_labels(clips, count, seed):
@@ -42,7 +53,7 @@ def accuracies(seed, train, validation, test, labels=LABELS, few=FEW):
         model = ViViT(SMALL_CONFIG)
         if pretrained:
             pretrainer, config = OBJECTIVE.pretrainer(model), replace(PRETRAINING, seed=seed)
-            finetune(pretrainer, train, validation, config, objective=OBJECTIVE, augment=roll, quiet=True)
+            finetune(pretrainer, train, validation, config, objective=OBJECTIVE, augment=turned, quiet=True)
             replace_head(model, len(MOTIONS))
         finetune(model, known, validation, replace(few, seed=seed), augment=roll, quiet=True)
         found.append(evaluate(model, test).accuracy)
