@@ -219,7 +219,7 @@ def load_clip(
     with open_video(path) as video:
         plan = _planned(path, video, settings)
         writer = _PatchWriter(plan)
-        came = list(map(writer.add, _arriving(video, plan, strict)))
+        came = list(map(writer.add, _arriving(video, plan, strict, ahead=2)))
     patches, grid = writer.finish()
     return Clip(patches, grid, *_times(came), plan.info, settings)
 
@@ -351,10 +351,10 @@ def _planned(path: str | bytes | os.PathLike, video: Video, settings: ClipSettin
         raise type(error)(f"{os.fsdecode(path)}: {error}") from None
 
 
-def _arriving(video: Video, plan: ClipPlan, strict: bool) -> Iterator[_Arrived]:
+def _arriving(video: Video, plan: ClipPlan, strict: bool, *, ahead: int = 1) -> Iterator[_Arrived]:
     """Decode the chosen frames; one that was chosen several times comes as often."""
     times = Counter(plan.indices.tolist())
-    for index, second, pixels in video.frames(times, strict=strict):
+    for index, second, pixels in video.frames(times, strict=strict, ahead=ahead):
         frame = _Arrived(index, second, rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w"))
         yield from [frame] * times[index]
         del frame, pixels  # before the next one is made

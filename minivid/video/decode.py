@@ -223,7 +223,7 @@ class Video:
         )
 
     def frames(
-        self, indices: Iterable[int] | None = None, *, strict: bool = False
+        self, indices: Iterable[int] | None = None, *, strict: bool = False, ahead: int = AHEAD
     ) -> Iterator[tuple[int, float, UInt8[np.ndarray, "h w c"]]]:
         """Yield number, second and pixels of each wanted frame: ascending, each once, one at a time.
 
@@ -232,6 +232,8 @@ class Video:
         Args:
             indices: numbers from 0 to info.frames - 1, in any order; None = every frame.
             strict: whether damage is an error; else frames that cannot be decoded are left out, with one warning.
+            ahead: pictures, and ends of stretches, that each decoder makes before they are taken; more saves waiting
+                where much is done with each frame, and costs memory.
 
         Raises:
             VideoError: if there is no frame with such a number, if none of them can be decoded, or with `strict` at the
@@ -245,7 +247,7 @@ class Video:
             raise self.damage
         decoding, showing = _Damage(), _Damage()
         came = 0
-        for index, picture in self._pictures(wanted, decoding):
+        for index, picture in self._pictures(wanted, decoding, ahead):
             pixels = self._pixels(picture, showing)
             if strict and (decoding or showing):
                 break
@@ -361,13 +363,13 @@ class Video:
 
     # Decoding
 
-    def _pictures(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
+    def _pictures(self, wanted: list[int], ledger: "_Damage", ahead: int) -> Iterator[tuple[int, av.VideoFrame]]:
         segments = None if self._timeline.ticks is None else self._timeline.segments(wanted)
         if segments is not None and segments != [Segment(0, tuple(wanted))]:
-            yield from self._by_segments(segments, ledger)
+            yield from self._by_segments(segments, ledger, ahead)
             return
         way = self._by_counting(wanted, ledger) if segments is None else self._from_the_start(wanted, ledger)
-        with made_ahead(way, at_most=AHEAD) as pictures:
+        with made_ahead(way, at_most=ahead) as pictures:
             yield from pictures
 
     def _by_counting(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
@@ -383,13 +385,15 @@ class Video:
             for packet in _demuxed(container, self._stream(container), ledger):
                 yield from ledger.decode(packet)
 
-    def _by_segments(self, segments: Sequence[Segment], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
+    def _by_segments(
+        self, segments: Sequence[Segment], ledger: "_Damage", at_most: int
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         count = min(SIDE_BY_SIDE, len(segments))
         with ExitStack() as threads:
             # Each decodes every second segment, on its share of the cores: while one fills or empties its decoder, or
             # reads the file, the others keep the cores busy.
             lanes = [self._lane(segments[first::count], -(-_cores() // count)) for first in range(count)]
-            ahead = [threads.enter_context(made_ahead(lane, at_most=AHEAD)) for lane in lanes]
+            ahead = [threads.enter_context(made_ahead(lane, at_most=at_most)) for lane in lanes]
             for segment, lane in zip(segments, cycle(ahead), strict=False):
                 missing = list(segment.frames)
                 for index, picture in iter(lane.__next__, None):
