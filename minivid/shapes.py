@@ -46,7 +46,7 @@ class Grid(NamedTuple):
     gw: int
 
 
-def checked_grid(grid: Grid | tuple[int, int, int], spatial_merge_size: int) -> Grid:
+def checked_grid(grid: Grid | tuple[int, int, int] | Tensor, spatial_merge_size: int) -> Grid:
     """The grid, if it is made of whole blocks of spatial_merge_size x spatial_merge_size patches.
 
     Args:

@@ -143,7 +143,9 @@ def check_seal(folder: Path, names: Iterable[str] = ()) -> None:
         if Path(name).name != name or not file.is_file():
             raise CheckpointError(f"{folder}: {name} is missing, {CHECKSUMS} names it with {size} bytes; {_ANEW}")
         if file.stat().st_size != size:
-            raise CheckpointError(f"{file}: {file.stat().st_size} bytes, expected {size}: it was cut short; {_ANEW}")
+            raise CheckpointError(
+                f"{file}: {file.stat().st_size} bytes, expected {size}: it was cut short or added to; {_ANEW}"
+            )
         if (found := _sha256(file)) != sha256:
             raise CheckpointError(
                 f"{file}: it has changed since it was written (SHA-256 {found[:8]}…, expected {sha256[:8]}…); {_ANEW}"
