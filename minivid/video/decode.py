@@ -247,9 +247,10 @@ class Video:
             raise self.damage
         decoding, showing = _Damage(), _Damage()
         came = 0
-        for index, picture in self._pictures(wanted, decoding, ahead):
+        for index, picture, damage in self._pictures(wanted, decoding, ahead):
             pixels = self._pixels(picture, showing)
-            if strict and (decoding or showing):
+            if strict and (damage or showing):
+                decoding = damage
                 break
             if pixels is None:
                 continue
@@ -363,13 +364,22 @@ class Video:
 
     # Decoding
 
-    def _pictures(self, wanted: list[int], ledger: "_Damage", ahead: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _pictures(
+        self, wanted: list[int], ledger: "_Damage", ahead: int
+    ) -> Iterator[tuple[int, av.VideoFrame, "_Damage"]]:
+        """Number and picture of each wanted frame, and the damage on the way to it."""
         segments = None if self._timeline.ticks is None else self._timeline.segments(wanted)
         if segments is not None and segments != [Segment(0, tuple(wanted))]:
-            yield from self._by_segments(segments, ledger, ahead)
+            for index, picture in self._by_segments(segments, ledger, ahead):
+                yield index, picture, ledger.copy()
             return
-        way = self._by_counting(wanted, ledger) if segments is None else self._from_the_start(wanted, ledger)
-        with made_ahead(way, at_most=ahead) as pictures:
+
+        def marked() -> Generator[tuple[int, av.VideoFrame, "_Damage"], None, None]:
+            way = self._by_counting(wanted, ledger) if segments is None else self._from_the_start(wanted, ledger)
+            for index, picture in way:
+                yield index, picture, ledger.copy()  # what is decoded ahead says nothing of this picture
+
+        with made_ahead(marked(), at_most=ahead) as pictures:
             yield from pictures
 
     def _by_counting(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
@@ -504,6 +514,9 @@ class _Damage:
 
     def __bool__(self) -> bool:
         return self.failed + self.patched > 0
+
+    def copy(self) -> "_Damage":
+        return self + _Damage()
 
     def __add__(self, other: "_Damage") -> "_Damage":
         total = _Damage()
