@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from minivid.data.labelled_files import (
     read_labelled_files,
     without_repeats,
 )
-from minivid.models.zoo import build_model, model_classes
+from minivid.models.zoo import build_model, small_config
 from minivid.training.checkpoint import CONFIG, WEIGHTS, load_checkpoint, save_checkpoint, write_text
 from minivid.training.distributed import is_first, joined, wait_for_all
 from minivid.training.finetune import Metrics, evaluate, finetune
@@ -451,13 +450,10 @@ def _model(request: Request, classes: tuple[str, ...]) -> tuple[nn.Module, tuple
 
 
 def _new_model(request: Request, labels: int) -> nn.Module:
-    name = request.model or DEFAULT_MODEL
-    small = {}
+    name, small = request.model or DEFAULT_MODEL, {}
     if request.size == "small":
-        classes = {place.replace("_", ""): kind for place, kind in model_classes().items()}
-        kind = classes.get(name.lower().replace("-", "").replace("_", ""))
-        config = getattr(import_module(kind.__module__), "SMALL_CONFIG", None) if kind else None
-        small = {item.name: getattr(config, item.name) for item in fields(config)} if config else {}
+        config = small_config(name)
+        small = {item.name: getattr(config, item.name) for item in fields(config)}
     return build_model(name, small | dict(request.numbers) | {"num_labels": labels})
 
 

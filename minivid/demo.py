@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import Template
 
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from minivid import plots
 from minivid.data.batches import Example
 from minivid.data.moving_shapes import CASES, MOTIONS, OPPOSITE, LabelledClip, load_clips, make_clips, roll
-from minivid.models.vivit import ViViT, ViViTConfig
+from minivid.models.vivit import SMALL_CONFIG, ViViT
 from minivid.training.checkpoint import save_checkpoint, write_text
 from minivid.training.finetune import STATE, FinetuneConfig, History, Metrics, evaluate, finetune
 from minivid.video.clip import ClipSettings, load_pixels
@@ -35,19 +35,9 @@ SPLITS = {
     "test": 240,
 }  # whole rounds of all combinations with all cases, or half of one
 
+MODEL = replace(SMALL_CONFIG, num_labels=len(CLASSES))
 CLIP = ClipSettings(
     frames=8, height=32, width=32, repeat_short=True, patch_size=8, temporal_patch_size=2, spatial_merge_size=1
-)
-MODEL = ViViTConfig(
-    image_size=32,
-    num_frames=8,
-    tubelet_size=(2, 8, 8),
-    hidden_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=128,
-    initializer_range=0.06,  # half of 1 / sqrt(hidden_size); 0.02, made for a width of 768, takes twice as many steps
-    num_labels=len(CLASSES),
 )
 TRAINING = FinetuneConfig(
     steps=500,

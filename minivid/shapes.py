@@ -46,6 +46,26 @@ class Grid(NamedTuple):
     gw: int
 
 
+def misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Say how weights differ from those of a model, by name and shape; nothing is said where they fit.
+
+    Args:
+        found: as in a file.
+        wanted: the model's state_dict().
+
+    Returns:
+        Up to three differences and how many more there are; empty if there is none.
+    """
+    missing, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    wrong = [*(f"missing {name}" for name in missing), *(f"surplus {name}" for name in surplus)]
+    wrong += [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & found.keys())
+        if found[name].shape != wanted[name].shape
+    ]
+    return "; ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+
+
 def checked_grid(grid: Grid | tuple[int, int, int] | Tensor, spatial_merge_size: int) -> Grid:
     """The grid, if it is made of whole blocks of spatial_merge_size x spatial_merge_size patches.
 
@@ -427,8 +447,13 @@ def key_of(letters: set[str]) -> str:
     return table([(letter, meaning) for letter, meaning in AXES.items() if letter in letters])
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows of text in columns, two spaces apart."""
+def table(rows: list[tuple[str, ...]], *, numbers: bool = False) -> str:
+    """Rows of text in columns, two spaces apart; with `numbers`, all columns but the first end at one place."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    lines = []
+    for first, *others in rows:
+        cells = (
+            cell.rjust(width) if numbers else cell.ljust(width) for cell, width in zip(others, widths[1:], strict=True)
+        )
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minivid.layers import attention
 from minivid.models.zoo import build_model
-from minivid.shapes import AXES, Axes, Grid, ShapeError, checked_grid, contract, contract_text, fitted, trace
+from minivid.shapes import AXES, Axes, Grid, ShapeError, checked_grid, contract, contract_text, fitted, misfits, trace
 
 PACKAGE = Path(__file__).parent.parent / "minivid"
 SHAPE = re.compile(r"\b(?:Float|Float32|Float64|Int|Int64|UInt8|Num|Bool|Shaped)\[[\w.]+, \"([^\"]*)\"\]")
@@ -57,6 +57,15 @@ def test_a_grid_of_broken_blocks_is_refused_with_its_numbers(grid, merge):
     message = f"^grid: gt={gt}, gh={gh}, gw={gw}, expected at least 1 of each, gh and gw multiples of "
     with pytest.raises(ShapeError, match=f"{message}spatial_merge_size {merge}$"):
         checked_grid(grid, merge)
+
+
+def test_weights_that_do_not_fit_are_named_and_those_that_fit_are_not():
+    wanted = {"a": torch.zeros(2, 3), "b": torch.zeros(5), "c": torch.zeros(7)}
+    assert misfits(wanted, wanted) == ""
+    assert misfits({"a": torch.zeros(3, 2), "b": torch.zeros(5), "d": torch.zeros(1)}, wanted) == (
+        "missing c; surplus d; a (3, 2) instead of (2, 3)"
+    )
+    assert misfits({"e": torch.zeros(1)}, wanted) == "missing a; missing b; missing c and 1 more"
 
 
 def test_a_shape_error_is_a_value_error():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from minivid.models.vivit import ViViT, ViViTConfig
+from minivid.shapes import misfits
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -103,16 +104,8 @@ def vivit_of_published(
     wanted = model.state_dict()
     for name in ("classifier.weight", "classifier.bias"):
         ours.setdefault(name, wanted[name])
-    missing, surplus = sorted(wanted.keys() - ours.keys()), sorted(ours.keys() - wanted.keys())
-    differ = [
-        f"{name} {tuple(ours[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & ours.keys())
-        if ours[name].shape != wanted[name].shape
-    ]
-    wrong = [*(f"missing {name}" for name in missing), *(f"surplus {name}" for name in surplus), *differ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"weights: not those of the configuration: {'; '.join(wrong[:3])}{more}")
+    if wrong := misfits(ours, wanted):
+        raise ValueError(f"weights: not those of the configuration: {wrong}")
     model.load_state_dict(ours)
     return model
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minivid.models.zoo import model_classes
+from minivid.shapes import misfits
 from minivid.training.sealed_folder import (
     CHECKSUMS,
     CheckpointError,
@@ -102,7 +103,7 @@ def load_checkpoint(folder: str | os.PathLike) -> Checkpoint:
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder}: no {name}, expected {CONFIG}, {WEIGHTS} and {CHECKSUMS} of a trained model; "
-                "`minivid demo` makes them"
+                "`minivid demo` and `minivid finetune` make them"
             )
     check_seal(folder, (CONFIG, WEIGHTS))
     known = _models()
@@ -136,19 +137,8 @@ def put_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
     Raises:
         CheckpointError: if one is missing, one too many, or one of another shape.
     """
-    wanted = model.state_dict()
-    missing, surplus = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    differ = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & tensors.keys())
-        if tensors[name].shape != wanted[name].shape
-    ]
-    wrong = [f"missing {missing[0]} and {len(missing) - 1} more"] if missing else []
-    wrong += [f"surplus {surplus[0]} and {len(surplus) - 1} more"] if surplus else []
-    wrong += differ[:2]
-    if wrong:
-        name = type(model).__name__
-        raise CheckpointError(f"{path}: the weights of another model than this {name}: {'; '.join(wrong)}")
+    if wrong := misfits(tensors, model.state_dict()):
+        raise CheckpointError(f"{path}: the weights of another model than this {type(model).__name__}: {wrong}")
     model.load_state_dict(tensors)
 
 

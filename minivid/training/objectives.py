@@ -117,9 +117,10 @@ class Classification:
     def measure(self, model, data, *, batch_size=64):
         """validation_loss in nats and validation_accuracy."""
         logits, labels = respond(model, data, batch_size=batch_size)
+        known = labels != -100
         return {
             "validation_loss": cross_entropy(logits, labels).item(),
-            "validation_accuracy": accuracy(logits.argmax(-1), labels),
+            "validation_accuracy": accuracy(logits.argmax(-1)[known], labels[known]),
         }
 
 
@@ -302,7 +303,7 @@ class MaskedAutoencoder(nn.Module):
     learns fits the whole clips that it will read later.
 
     Args:
-        encoder: its `embed` and `encode` are used; the task head is not.
+        model: the encoder: its `embed` and `encode` are used, the task head is not.
         decoder_layers: blocks of the decoder, half as wide as the encoder.
 
     Source: He et al. 2022, section 3 (arXiv:2111.06377); for clips: Tong et al. 2022, section 3 (arXiv:2203.12602).

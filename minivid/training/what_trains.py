@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from minivid.shapes import table
 from minivid.training.optimizer import decay_groups
 
 Pieces = Sequence[str]
@@ -113,14 +114,7 @@ def what_trains(model: nn.Module, groups: Sequence[Mapping]) -> str:
     if frozen:
         rows.append(("frozen", *_share(frozen, total), "", ""))
     rows.append(("all", *_share(total, total), "", ""))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return table(rows, numbers=True)
 
 
 def _share(count: int, total: int) -> tuple[str, str]:

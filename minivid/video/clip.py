@@ -219,6 +219,7 @@ def load_clip(
     with open_video(path) as video:
         plan = _planned(path, video, settings)
         writer = _PatchWriter(plan)
+        # Cutting takes longer than showing, and next to the patches one more picture is little.
         came = list(map(writer.add, _arriving(video, plan, strict, ahead=2)))
     patches, grid = writer.finish()
     return Clip(patches, grid, *_times(came), plan.info, settings)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import normal, seeds
+from strategies import normal, seeds, with_biases
 from torch import nn
 from torch.nn import functional as F
 
@@ -25,12 +25,7 @@ TINY = ConvLSTMConfig(
 
 def make(seed=0, config=TINY):
     torch.manual_seed(seed)
-    model = ConvLSTM(config).eval()
-    with torch.no_grad():  # biases and norms that matter: fresh ones are 0 and 1, where a lost one would not show
-        for i, weight in enumerate(model.parameters()):
-            if weight.ndim == 1:
-                weight.add_(0.3 * normal(seed + i, *weight.shape))
-    return model
+    return with_biases(ConvLSTM(config).eval(), seed)
 
 
 def clips(seed, b=2, config=TINY):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import normal, seeds
+from strategies import normal, seeds, with_biases
 from torch import nn
 
 from minivid.layers.feed_forward import block_gelu_tanh
@@ -66,19 +66,10 @@ class Torch(nn.Module):
         return self.ours.classifier(self.encoder(x)[:, 0])
 
 
-def shake(model, seed):
-    """Give biases and norms values that matter: fresh ones are 0 and 1, where a lost one would not show."""
-    with torch.no_grad():
-        for i, weight in enumerate(model.parameters()):
-            if weight.ndim == 1:
-                weight.add_(0.3 * normal(seed + i, *weight.shape))
-    return model
-
-
 @given(seed=seeds)
 @settings(max_examples=10)
 def test_equals_the_model_built_of_torch_parts(seed):
-    ours = shake(make(seed), seed)
+    ours = with_biases(make(seed), seed)
     x = clips(seed + 1)
     with torch.no_grad():
         # Two blocks of float32 sums of at most 90 products of size 1.
@@ -113,7 +104,7 @@ def test_without_positions_the_order_of_boxes_is_lost_and_with_them_it_is_not():
 
 
 def test_training_reaches_every_weight():
-    model = shake(make(3), 3)
+    model = with_biases(make(3), 3)
     model(clips(4)).square().sum().backward()
     # A key's bias adds one number to all scores of a query, and softmax does not see it.
     silent = [name for name, weight in model.named_parameters() if not weight.grad.abs().max() > 1e-6]
@@ -137,7 +128,7 @@ def named(config):
 @pytest.mark.parametrize("config", FACTORISED.values(), ids=named)
 def test_with_one_moment_and_nothing_added_in_time_factorised_attention_is_joint(config):
     config = replace(config, num_frames=2)
-    ours, joint = shake(make(1, config), 1), make(2, replace(SMALL, num_frames=2))
+    ours, joint = with_biases(make(1, config), 1), make(2, replace(SMALL, num_frames=2))
     for name, weight in ours.named_parameters():
         if "temporal" in name and ("out_proj" in name or "down_proj" in name or "positions" in name):
             nn.init.zeros_(weight)
@@ -153,7 +144,7 @@ def test_with_one_moment_and_nothing_added_in_time_factorised_attention_is_joint
 def test_who_sees_a_changed_box(config, blocks):
     """Change the second box (first row, second column) of the first of three moments, and see whose result moves."""
     config = replace(config, num_frames=6, num_hidden_layers=blocks)
-    model, x = shake(make(4, config), 4), clips(5, config=config)
+    model, x = with_biases(make(4, config), 4), clips(5, config=config)
     other = x.clone()
     other[:, :2, :, :3, 3:] += 1.0
     with torch.no_grad():
@@ -165,7 +156,7 @@ def test_who_sees_a_changed_box(config, blocks):
 
 @pytest.mark.parametrize("config", EVERY, ids=named)
 def test_features_are_the_first_token_and_the_classifier_reads_them(config):
-    model, x = shake(make(6, config), 6), clips(7, b=3, config=config)
+    model, x = with_biases(make(6, config), 6), clips(7, b=3, config=config)
     with torch.no_grad():
         tokens = model.encode(model.embed(x))
         assert tokens.shape == (3, 9, 8)
@@ -176,7 +167,7 @@ def test_features_are_the_first_token_and_the_classifier_reads_them(config):
 @pytest.mark.parametrize("config", [SMALL, FACTORISED["factorised_self_attention"]], ids=named)
 def test_a_moment_is_the_mean_of_its_boxes(config):
     config = replace(config, num_frames=6)
-    model, x = shake(make(8, config), 8), clips(9, b=5, config=config)
+    model, x = with_biases(make(8, config), 8), clips(9, b=5, config=config)
     with torch.no_grad():
         moments, boxes = model.moment_features(x), model.encode(model.embed(x))[:, 1:]
     assert moments.shape == (5, 3, 8) and config.num_moments == 3
@@ -186,8 +177,8 @@ def test_a_moment_is_the_mean_of_its_boxes(config):
 
 def test_a_factorised_encoder_is_a_picture_s_encoder_on_every_moment_and_one_over_time():
     config = replace(FACTORISED["factorised_encoder"], num_frames=6)
-    model, x = shake(make(10, config), 10), clips(11, b=5, config=config)
-    pictures = shake(make(12, replace(SMALL, num_frames=2)), 12)
+    model, x = with_biases(make(10, config), 10), clips(11, b=5, config=config)
+    pictures = with_biases(make(12, replace(SMALL, num_frames=2)), 12)
     pictures.load_state_dict({name: weight for name, weight in model.state_dict().items() if "temporal" not in name})
     pictures.norm = nn.Identity()
     with torch.no_grad():
@@ -201,7 +192,7 @@ def test_a_factorised_encoder_is_a_picture_s_encoder_on_every_moment_and_one_ove
 
 def test_a_space_time_block_is_its_three_parts_by_hand():
     torch.manual_seed(13)
-    block, x = shake(SpaceTimeBlock(8, 2, 7, 3, norm_eps=1e-3), 13).eval(), normal(14, 5, 1 + 3 * 2, 8)
+    block, x = with_biases(SpaceTimeBlock(8, 2, 7, 3, norm_eps=1e-3), 13).eval(), normal(14, 5, 1 + 3 * 2, 8)
     first, boxes = x[:, :1], x[:, 1:].unflatten(1, (3, 2))  # b 1 d, b gt m d
     with torch.no_grad():
         norm, look = block.temporal_attention_norm, block.temporal_attention
@@ -226,7 +217,7 @@ def test_from_moments_undoes_by_moment(seed):
 
 @pytest.mark.parametrize("config", FACTORISED.values(), ids=named)
 def test_training_reaches_every_weight_of_factorised_models(config):
-    model = shake(make(15, config), 15)
+    model = with_biases(make(15, config), 15)
     model(clips(16, config=config)).square().sum().backward()
     unseen = [name for name, weight in model.named_parameters() if not weight.grad.abs().max() > 1e-6]
     assert all(name.endswith("k_proj.bias") for name in unseen)
@@ -269,7 +260,7 @@ def test_the_activation_is_the_configured_one():
 
 @pytest.mark.parametrize("config", EVERY, ids=named)
 def test_a_hidden_box_is_not_read_and_the_others_are(config):
-    model, x = shake(make(25, config), 25), clips(26, config=config)
+    model, x = with_biases(make(25, config), 25), clips(26, config=config)
     masked = torch.zeros(2, 8, dtype=torch.bool)
     masked[0, 6] = True  # second moment, second row, first column
     other = x.clone()
@@ -282,7 +273,7 @@ def test_a_hidden_box_is_not_read_and_the_others_are(config):
 
 
 def test_what_stands_for_a_hidden_box_keeps_its_position():
-    model, x, token = shake(make(28), 28), clips(29), normal(30, 8)
+    model, x, token = with_biases(make(28), 28), clips(29), normal(30, 8)
     masked = torch.ones(2, 8, dtype=torch.bool)
     with torch.no_grad():
         torch.testing.assert_close(model.embed(x, masked)[:, 1:], model.positions[:, 1:].expand(2, -1, -1))

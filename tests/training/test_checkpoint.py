@@ -160,7 +160,7 @@ def test_weights_of_another_model_are_told_apart(saved):
     tensors["head.weight"] = tensors.pop("classifier.weight")
     save_file(tensors, folder / WEIGHTS)
     seal(folder, (CONFIG, WEIGHTS))
-    with pytest.raises(CheckpointError, match="missing classifier.weight and 0 more; surplus head.weight and 0 more"):
+    with pytest.raises(CheckpointError, match="missing classifier.weight; surplus head.weight$"):
         load_checkpoint(folder)
 
 

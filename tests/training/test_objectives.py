@@ -118,6 +118,14 @@ def test_unknown_labels_count_nowhere():
     assert count == 5
 
 
+def test_clips_of_unknown_label_are_not_counted_as_wrong_answers():
+    model, (clips, labels) = Tiny(), batch("classification")
+    known = torch.tensor([True, False, True, True, False, True, True])
+    found = Classification().measure(model, list(zip(clips, labels.masked_fill(~known, -100).tolist(), strict=True)))
+    expected = Classification().measure(model, list(zip(clips[known], labels[known].tolist(), strict=True)))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_label_smoothing_is_torchs_and_only_for_training(smoothing):
     model, (clips, labels) = Tiny(), batch("classification")
