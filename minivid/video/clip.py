@@ -250,11 +250,13 @@ def load_pixels(
     """
     with open_video(path) as video:
         plan = _planned(path, video, settings)
-        pixels = torch.empty(plan.count.frames, CHANNELS, plan.size.height, plan.size.width, dtype=torch.uint8)
-        free = iter(pixels)
+        height, width = plan.size[:2]
+        # Channels side by side, as they come: nothing is held twice on the way.
+        pixels = torch.empty(plan.count.frames, height, width, CHANNELS, dtype=torch.uint8).permute(0, 3, 1, 2)
+        free = iter(pixels.split(1))
 
         def add(frame: _Arrived) -> _Arrived:
-            next(free).copy_(resize(frame.pixels, plan.size[:2])[0])
+            resize(frame.pixels, (height, width), out=next(free))
             return frame.seen()
 
         came = list(map(add, _arriving(video, plan, strict)))

@@ -186,7 +186,7 @@ class Video:
         self._reformatter = VideoReformatter()
         packets = Packets()
         with file.container() as container:
-            stream = self._stream(container)
+            stream = self._stream(container, 1)
             self._codec = stream.codec_context.codec.canonical_name
             first = self._read_packets(container, stream, packets)
             name, has_audio = container.format.name, bool(container.streams.audio)
@@ -248,7 +248,7 @@ class Video:
         decoding, showing = _Damage(), _Damage()
         came = 0
         for index, picture, damage in self._pictures(wanted, decoding, ahead):
-            pixels = self._pixels(picture, showing)
+            pixels = self._pixels(picture.take(), showing)
             if strict and (damage or showing):
                 decoding = damage
                 break
@@ -320,8 +320,8 @@ class Video:
                 doubtful = packets.in_order and context.has_b_frames and len(shown) < LOOKED_AT
                 if (first is None or doubtful) and ledger.failed < HOPELESS:
                     for picture in ledger.decode(packet):
-                        first = first or picture
                         shown.append(picture.pts)
+                        first = first or picture.take()
         except BROKEN as error:
             if self.damage is None:
                 cause = f"cannot be read to its end ({str(error).splitlines()[0]})"
@@ -366,7 +366,7 @@ class Video:
 
     def _pictures(
         self, wanted: list[int], ledger: "_Damage", ahead: int
-    ) -> Iterator[tuple[int, av.VideoFrame, "_Damage"]]:
+    ) -> Iterator[tuple[int, "_Picture", "_Damage"]]:
         """Number and picture of each wanted frame, and the damage on the way to it."""
         segments = None if self._timeline.ticks is None else self._timeline.segments(wanted)
         if segments is not None and segments != [Segment(0, tuple(wanted))]:
@@ -374,7 +374,7 @@ class Video:
                 yield index, picture, ledger.copy()
             return
 
-        def marked() -> Generator[tuple[int, av.VideoFrame, "_Damage"], None, None]:
+        def marked() -> Generator[tuple[int, "_Picture", "_Damage"], None, None]:
             way = self._by_counting(wanted, ledger) if segments is None else self._from_the_start(wanted, ledger)
             for index, picture in way:
                 yield index, picture, ledger.copy()  # what is decoded ahead says nothing of this picture
@@ -382,7 +382,7 @@ class Video:
         with made_ahead(marked(), at_most=ahead) as pictures:
             yield from pictures
 
-    def _by_counting(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
+    def _by_counting(self, wanted: list[int], ledger: "_Damage") -> Iterator[tuple[int, "_Picture"]]:
         chosen = set(wanted)
         for index, picture in enumerate(self._decode_in_order(ledger)):
             if index in chosen:
@@ -390,14 +390,14 @@ class Video:
             if index >= wanted[-1]:
                 return
 
-    def _decode_in_order(self, ledger: "_Damage") -> Iterator[av.VideoFrame]:
+    def _decode_in_order(self, ledger: "_Damage") -> Iterator["_Picture"]:
         with self._file.container() as container:
             for packet in _demuxed(container, self._stream(container), ledger):
                 yield from ledger.decode(packet)
 
     def _by_segments(
         self, segments: Sequence[Segment], ledger: "_Damage", at_most: int
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
+    ) -> Iterator[tuple[int, "_Picture"]]:
         count = min(SIDE_BY_SIDE, len(segments))
         with ExitStack() as threads:
             # Each decodes every second segment, on its share of the cores: while one fills or empties its decoder, or
@@ -413,13 +413,11 @@ class Video:
                     # Seeking did not bring all of them. Whether they exist is for a decode from the start to say.
                     yield from self._from_the_start(missing, ledger)
 
-    def _from_the_start(self, wanted: Sequence[int], ledger: "_Damage") -> Iterator[tuple[int, av.VideoFrame]]:
+    def _from_the_start(self, wanted: Sequence[int], ledger: "_Damage") -> Iterator[tuple[int, "_Picture"]]:
         with self._file.container() as container:
             yield from self._segment(container, self._stream(container), Segment(0, tuple(wanted)), ledger)
 
-    def _lane(
-        self, segments: Sequence[Segment], threads: int
-    ) -> Generator[tuple[int, av.VideoFrame] | None, None, None]:
+    def _lane(self, segments: Sequence[Segment], threads: int) -> Generator["tuple[int, _Picture] | None", None, None]:
         """Decode segments; yield the pictures of each up to the first sign of damage, then None."""
         with self._file.container() as container:
             stream = self._stream(container, threads)
@@ -438,7 +436,7 @@ class Video:
         stream: av.VideoStream,
         segment: Segment,
         ledger: "_Damage",
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
+    ) -> Iterator[tuple[int, "_Picture"]]:
         """Decode from the packet at place `segment.start` on, until its frames have come."""
         context, start = stream.codec_context, segment.start
         wanted = {int(self._timeline.ticks[frame]): frame for frame in segment.frames}
@@ -506,6 +504,18 @@ def _cores() -> int:
     return min(os.cpu_count() or 1, MAX_THREADS)
 
 
+class _Picture:
+    """A decoded picture on its way: who takes it out has it alone; those who passed it on do not keep its memory."""
+
+    def __init__(self, frame: av.VideoFrame) -> None:
+        self.pts = frame.pts
+        self._frame: av.VideoFrame | None = frame
+
+    def take(self) -> av.VideoFrame:
+        frame, self._frame = self._frame, None
+        return frame
+
+
 class _Damage:
     """Decodes packets and takes note of those that fail."""
 
@@ -524,13 +534,13 @@ class _Damage:
             setattr(total, name, count + getattr(other, name))
         return total
 
-    def decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+    def decode(self, packet: av.Packet) -> list[_Picture]:
         return self._noted(packet.decode)
 
-    def drain(self, context: av.VideoCodecContext) -> list[av.VideoFrame]:
+    def drain(self, context: av.VideoCodecContext) -> list[_Picture]:
         return self._noted(context.decode)
 
-    def _noted(self, decode: Callable[[], list[av.VideoFrame]]) -> list[av.VideoFrame]:
+    def _noted(self, decode: Callable[[], list[av.VideoFrame]]) -> list[_Picture]:
         try:
             pictures = decode()
         except av.error.EOFError:  # the decoder was drained before
@@ -540,7 +550,7 @@ class _Damage:
             return []
         self.decoded += len(pictures)
         self.patched += sum(picture.is_corrupt for picture in pictures)
-        return pictures
+        return list(map(_Picture, pictures))
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:

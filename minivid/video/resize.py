@@ -186,7 +186,9 @@ def frame_size(
     )[:2]
 
 
-def resize(pixels: UInt8[Tensor, "t c h w"], size: tuple[int, int]) -> UInt8[Tensor, "t c height width"]:
+def resize(
+    pixels: UInt8[Tensor, "t c h w"], size: tuple[int, int], *, out: UInt8[Tensor, "t c height width"] | None = None
+) -> UInt8[Tensor, "t c height width"]:
     """Resize frames by bicubic interpolation that looks at every pixel it covers (antialias), in 8 bits.
 
     These are the bytes of torchvision's `resize(..., BICUBIC, antialias=True)`, which calls the same kernel. Frames
@@ -195,20 +197,27 @@ def resize(pixels: UInt8[Tensor, "t c h w"], size: tuple[int, int]) -> UInt8[Ten
     Args:
         pixels: frames of any size.
         size: height and width wanted.
+        out: where to write them. With its channels side by side in memory, the kernel needs no room of its own there.
 
     Returns:
         The frames in that size.
 
     Raises:
-        ShapeError: if a side of the size is below 1.
+        ShapeError: if a side of the size is below 1, or `out` has another shape.
     """
     if min(size) < 1:
         raise ShapeError(f"size: height={size[0]}, width={size[1]} has a side below 1; give at least one pixel")
-    if tuple(pixels.shape[-2:]) == tuple(size):
-        return pixels
+    wanted = (*pixels.shape[:2], *size)
+    if out is not None and tuple(out.shape) != wanted:
+        raise ShapeError(f"out: shape {tuple(out.shape)}, expected {wanted}")
+    if tuple(pixels.shape) == wanted:
+        return pixels if out is None else out.copy_(pixels)
     # Channels side by side is the kernel's fast path, and the one that can make a frame of a single pixel (torch 2.13).
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    return F.interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False)
+    if out is None:
+        return F.interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False)
+    # The operator behind the line above, which itself cannot be told where to write.
+    return torch.ops.aten._upsample_bicubic2d_aa.out(pixels, size, False, None, None, out=out)
 
 
 def normalize(pixels: Num[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:

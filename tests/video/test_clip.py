@@ -234,7 +234,7 @@ def test_missing_file_is_an_error_that_names_it(folder):
 
 
 def test_error_in_the_other_thread_comes_out(folder, monkeypatch):
-    def fail(pixels, size):
+    def fail(pixels, size, **options):
         raise MemoryError("no room for 7 frames")
 
     monkeypatch.setattr(library, "resize", fail)
@@ -255,9 +255,9 @@ def test_frames_are_made_only_a_few_ahead_of_the_work_and_let_go_after_it(folder
             alive.append(sum(frame() is not None for frame in made))
             yield index, second, pixels
 
-    def resized(pixels, size):
+    def resized(pixels, size, **options):
         used.append(size)
-        return resize(pixels, size)
+        return resize(pixels, size, **options)
 
     monkeypatch.setattr(library.Video, "frames", watched)
     monkeypatch.setattr(library, "resize", resized)

@@ -181,6 +181,26 @@ def test_resize_does_not_depend_on_the_layout_in_memory(seed, height, width):
     assert torch.equal(resize(planes, (height, width)), resize(side_by_side, (height, width)))
 
 
+@given(seeds, st.integers(1, 30), st.integers(1, 30), st.booleans())
+def test_resize_writes_where_it_is_told_to_whatever_the_layout_there(seed, height, width, side_by_side):
+    frames, out = noise(seed, 2, 3, 17, 23), noise(seed, 2, 3, height, width)
+    if side_by_side:
+        out = out.contiguous(memory_format=torch.channels_last)
+    assert resize(frames, (height, width), out=out) is out
+    assert torch.equal(out, resize(frames, (height, width)))
+
+
+def test_resize_to_the_same_size_is_copied_where_it_is_told_to():
+    frames, out = noise(0, 2, 3, 5, 7), noise(1, 2, 3, 5, 7)
+    assert resize(frames, (5, 7), out=out) is out
+    assert torch.equal(out, frames)
+
+
+def test_resize_refuses_a_place_of_another_shape():
+    with pytest.raises(ShapeError, match=r"out: shape \(1, 3, 5, 8\), expected \(1, 3, 5, 9\)"):
+        resize(noise(0, 1, 3, 5, 7), (5, 9), out=torch.empty(1, 3, 5, 8, dtype=torch.uint8))
+
+
 @given(seeds, st.integers(1, 30), st.integers(1, 30))
 def test_resize_treats_every_frame_alone(seed, height, width):
     frames = noise(seed, 3, 3, 17, 23)
