@@ -219,9 +219,11 @@ def _walk_forward(
     parts = list(zip(gates, gates[..., : 2 * d], *gates.chunk(4, -1), strict=True))
     for start in range(0, t, span):
         frames = input[start : start + span].flatten(0, 1)
-        taken_in = torch.mm(frames, weight_ih.mT, out=gates.flatten(0, 1)[: len(frames)])
-        if bias is not None:
-            taken_in.add_(bias)
+        taken_in = gates.flatten(0, 1)[: len(frames)]
+        if bias is None:
+            torch.mm(frames, weight_ih.mT, out=taken_in)
+        else:
+            torch.addmm(bias, frames, weight_ih.mT, out=taken_in)
         results = zip(*(x[start : start + span] for x in (cells, passed, outputs)), strict=True)
         # The last frames may be fewer than the buffer holds.
         for (gate, take_and_keep, take, keep, candidate, show), (cell, through, output) in zip(
@@ -256,29 +258,30 @@ def _walk_backward(
     squashed = cells.tanh()
     # What of the gradient of c' reaches the sums in i, f and g, and what of that of h' the sum in o, and c': known for
     # all frames before the walk back begins.
-    to_gates = torch.cat(
-        [
-            candidate * take * (1 - take),
-            torch.cat([c[None], cells[:-1]]) * keep * (1 - keep),
-            take * (1 - candidate.square()),
-            squashed * show * (1 - show),
-        ],
-        dim=-1,
-    )
-    to_memory = show * (1 - squashed.square())
+    to_gates = torch.empty_like(gates)
+    to_take, to_keep, to_candidate, to_show = to_gates.chunk(4, -1)
+    torch.addcmul(take, take, take, value=-1, out=to_take).mul_(candidate)  # a gate's slope is s (1 - s)
+    torch.addcmul(keep, keep, keep, value=-1, out=to_keep)[1:].mul_(cells[:-1])
+    to_keep[0].mul_(c)
+    torch.mul(take, candidate, out=to_candidate).mul_(candidate).neg_().add_(take)
+    torch.addcmul(show, show, show, value=-1, out=to_show).mul_(squashed)
+    to_memory = torch.addcmul(show, show * squashed, squashed, value=-1)
     to_h, to_c = torch.zeros_like(h), torch.zeros_like(c)
+    if to_outputs is not None:
+        to_h = to_outputs[-1]
     to_shown = []
     to_three = to_gates[..., : 3 * c.shape[1]].unflatten(-1, (3, -1))
-    to_show = to_gates.chunk(4, -1)[3]
-    for i in reversed(range(len(cells))):
-        to_h = to_h if to_outputs is None else to_outputs[i] + to_h
-        to_passed = to_h if weight_hr is None else to_h @ weight_hr
-        to_c = torch.addcmul(to_c if to_cells is None else to_cells[i] + to_c, to_passed, to_memory[i])
+    frames = list(zip(to_gates, to_three, to_show, to_memory, keep, strict=True))
+    for i, (to_gate, three, to_o, to_cell, kept) in reversed(list(enumerate(frames))):
         to_shown.append(to_h)
-        to_three[i].mul_(to_c[:, None])
-        to_show[i].mul_(to_passed)
-        to_c.mul_(keep[i])
-        to_h = to_gates[i] @ weight_hh
+        to_passed = to_h if weight_hr is None else to_h @ weight_hr
+        to_c = torch.addcmul(to_c if to_cells is None else to_cells[i] + to_c, to_passed, to_cell)
+        three.mul_(to_c[:, None])
+        to_o.mul_(to_passed)
+        to_c.mul_(kept)
+        # What the frame before has shown reaches the loss by itself and through these gates.
+        by_itself = None if to_outputs is None or i == 0 else to_outputs[i - 1]
+        to_h = to_gate @ weight_hh if by_itself is None else torch.addmm(by_itself, to_gate, weight_hh)
     rows, nothing = to_gates.flatten(0, 1), gates.new_empty(0)
     before = torch.cat([h[None], outputs[:-1]])
     return (
