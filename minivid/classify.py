@@ -34,12 +34,12 @@ from minivid.training.finetune_config import FinetuneConfig
 from minivid.training.history import CURVES, HISTORY
 from minivid.training.metrics import class_scores, classification_report, expected_calibration_error
 from minivid.training.objectives import replace_head
+from minivid.training.output_folder import RUN, begin, in_short, make_room, write_lines
 from minivid.training.run_folder import STATE
 from minivid.training.sealed_folder import CHECKSUMS
 from minivid.video.clip import ClipSettings, load_pixels
 from minivid.video.resize import normalize
 
-RUN = "run.json"  # what a training was asked for; there from its first moment on
 FILES = "files.jsonl"  # every clip with its split, so that what was learnt from is never tested on
 UNREADABLE = "unreadable.jsonl"
 METRICS = "metrics.json"
@@ -116,7 +116,7 @@ def finetune_files(request: Request, *, resume: bool = False, overwrite: bool = 
     """
     with joined():  # alone, or with the processes that torchrun started
         quiet = quiet or not is_first()
-        unfinished = _room(Path(request.output), resume=resume, overwrite=overwrite)
+        unfinished = make_room(Path(request.output), _MADE, source=request.start, resume=resume, overwrite=overwrite)
         wait_for_all()
         task = _prepare(request, quiet)
         _begin(task, unfinished)
@@ -173,7 +173,7 @@ def _prepare(request: Request, quiet: bool) -> _Task:
     unreadable = [*listed.left_out, *unreadable]
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        _write_lines(folder / UNREADABLE, [entry._asdict() for entry in unreadable])
+        write_lines(folder / UNREADABLE, [entry._asdict() for entry in unreadable])
         wait_for_all()
     _nothing_lost(listed.files, files, unreadable, folder / UNREADABLE)
     files = assign_splits(files, shares=request.shares, seed=request.seed)
@@ -409,29 +409,6 @@ def _matrix_lines(matrix: list[list[int]], classes: Sequence[str]) -> Iterator[s
         yield f"{name:>{wide}}  " + " ".join(f"{number:>{cell}}" for number in row)
 
 
-def _room(folder: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Whether an unfinished training of this kind is in the folder; what may not be there is an error."""
-    ours, finished = (folder / RUN).exists(), (folder / CONFIG).exists()
-    if overwrite and resume:
-        raise ValueError("resume and overwrite: one keeps what the other removes; give one of them")
-    if finished and not ours:
-        raise ValueError(f"{folder}: holds a model that was not made by `minivid finetune`; give another output folder")
-    if overwrite and ours:
-        for name in _MADE if is_first() else ():
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-            (folder / name).unlink(missing_ok=True)
-        return False
-    if finished:
-        raise ValueError(
-            f"{folder}: holds a finished training; give another output folder, or --overwrite to train anew"
-        )
-    unfinished = ours and any((folder / STATE).glob("step-*"))  # one that was never saved has nothing to go on from
-    if resume and not unfinished:
-        raise ValueError(f"{folder}: holds no unfinished training to resume")
-    return unfinished
-
-
 def _model(request: Request, classes: tuple[str, ...]) -> tuple[nn.Module, tuple[str, ...]]:
     """A model for these classes, and the classes in the order of its answers."""
     if "num_labels" in request.numbers:
@@ -510,31 +487,24 @@ def _training(request: Request, clips: int) -> FinetuneConfig:
 
 def _begin(task: _Task, unfinished: bool) -> None:
     """Write down what is asked for, if it is what an unfinished training in the folder was asked for."""
-    folder, about, rows = task.folder, task.about, [asdict(file) for file in task.files]
-    if unfinished:
+    path, rows = task.folder / FILES, [asdict(file) for file in task.files]
+
+    def other_files() -> list[str]:
         try:
-            before = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            rows_before = [json.loads(line) for line in (folder / FILES).read_text(encoding="utf-8").splitlines()]
+            rows_before = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError):
-            before, rows_before = {}, []
-        differ = [f"{name} {before.get(name)} (now {about[name]})" for name in about if before.get(name) != about[name]]
+            rows_before = []
         # By content, so that the same folder may be named in another way.
         old, new = ({tuple(row[name] for name in _SAME) for row in some} for some in (rows_before, rows))
-        if not differ and old != new:
-            differ = [f"other files ({len(new - old)} new or moved, {len(old - new)} gone)"]
-        if differ:
-            raise ValueError(
-                f"{folder}: an unfinished training with {'; '.join(differ)}; ask for the same, "
-                "give another output folder, or --overwrite to train anew"
-            )
-    wait_for_all()
-    if is_first():
-        _write_lines(folder / FILES, rows)
-        write_text(folder / RUN, json.dumps(about, indent=2) + "\n")
+        return [f"other files ({len(new - old)} new or moved, {len(old - new)} gone)"] if old != new else []
 
-
-def _write_lines(path: Path, rows: Iterable[Mapping]) -> None:
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    begin(
+        task.folder,
+        task.about,
+        unfinished=unfinished,
+        differences=other_files,
+        record=lambda: write_lines(path, rows),
+    )
 
 
 def _echo(task: _Task, unfinished: bool) -> str:
@@ -543,10 +513,7 @@ def _echo(task: _Task, unfinished: bool) -> str:
     splits, labels = Counter(file.split for file in task.files), Counter(file.label for file in task.files)
     counts = ", ".join(f"{split} {splits[split]}" for split in SPLITS if splits[split])
     shown = ", ".join(f"{name} {labels[name]}" for name in classes[:_SHOWN])
-    numbers, settings = (
-        " ".join(f"{name}={_short(value)}" for name, value in asdict(config).items())
-        for config in (task.model.config, task.config)
-    )
+    numbers, settings = (in_short(asdict(config)) for config in (task.model.config, task.config))
     weights = sum(weight.numel() for weight in task.model.parameters())
     start = f" from {request.start}" if request.start else ""
     lines = [
@@ -587,10 +554,6 @@ def unreadable_lines(unreadable: Sequence[Unreadable]) -> Iterator[str]:
         yield f"  {entry.path}: {'used' if entry.used else 'left out'}: {entry.reason}"
     if len(unreadable) > _SHOWN:
         yield f"  and {len(unreadable) - _SHOWN} more (--json lists all)"
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "").replace("'", "")
 
 
 def _figures(found: Metrics, classes: Sequence[str], split: str) -> dict:

@@ -59,7 +59,16 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="name", metavar="COMMAND", required=True)
 
     demo = _command(commands, "demo", _demo, "train a small video model on clips made here, and report what it learnt")
-    demo.add_argument("--folder", type=Path, default=Path("runs/demo"), help="where everything goes (%(default)s)")
+    demo.add_argument(
+        "--task",
+        choices=("motion", "caption"),
+        default="motion",
+        help="motion: a classifier learns which way shapes move; caption: a Qwen3-VL learns to answer questions in "
+        "words (%(default)s)",
+    )
+    demo.add_argument(
+        "--folder", type=Path, help="where everything goes (runs/demo, or runs/caption for the task caption)"
+    )
     demo.add_argument("--seed", type=int, default=0, help="of the clips, the weights and the order (%(default)s)")
     _add_json(demo)
 
@@ -70,7 +79,12 @@ def parser() -> argparse.ArgumentParser:
     make_clips.add_argument("--seed", type=int, default=0, help="which clips (%(default)s)")
     _add_json(make_clips)
 
-    finetune = _command(commands, "finetune", _finetune, "teach a model to tell classes of your own video files apart")
+    finetune = _command(
+        commands,
+        "finetune",
+        _finetune,
+        "teach a model to tell classes of your own video files apart, or to talk about them",
+    )
     _add_finetune(finetune)
     _add_json(finetune)
 
@@ -93,6 +107,10 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=int, metavar="K", help="only the K most probable classes")
     predict.add_argument("--json", action="store_true", help="print one JSON object a file, a line each")
 
+    describe = _command(commands, "describe", _describe, "ask a published Qwen3-VL about videos and pictures")
+    _add_describe(describe)
+    _add_json(describe)
+
     shapes = _command(
         commands,
         "shapes",
@@ -113,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
         help="with --model: a number of its configuration; may be given again",
     )
     _add_clip_settings(shapes)
+    _add_cut(shapes)
     shapes.add_argument("--plot", type=Path, metavar="FILE", help="draw the frames, patches and tokens as a PNG")
     _add_json(shapes)
 
@@ -153,7 +172,8 @@ def _add_finetune(command: argparse.ArgumentParser) -> None:
         required=True,
         metavar="WHERE",
         help="a folder with a folder for each class, or train, val and test with such folders; "
-        "or a .csv or .jsonl file with path, label and if wanted split, start, end (in seconds)",
+        "or a .csv or .jsonl file with path, label and if wanted split, start, end (in seconds); "
+        "or, where --model is a folder, a .json or .jsonl file of conversations",
     )
     data.add_argument(
         "--shares",
@@ -169,7 +189,9 @@ def _add_finetune(command: argparse.ArgumentParser) -> None:
     )
     _add_cache(data, "OUTPUT")
     model = command.add_argument_group("what learns")
-    model.add_argument("--model", metavar="NAME", help="conv-lstm, conv3d-classifier or vivit (conv-lstm)")
+    model.add_argument(
+        "--model", metavar="NAME", help="conv-lstm, conv3d-classifier or vivit (conv-lstm); or a folder with a Qwen3-VL"
+    )
     model.add_argument(
         "--size",
         choices=("small", "published"),
@@ -225,14 +247,53 @@ def _add_finetune(command: argparse.ArgumentParser) -> None:
     )
     look.add_argument("--save-total-limit", type=int, metavar="N", help="saves that stay in the end (0)")
     how.add_argument("--sharded", action="store_true", help="under torchrun: each process holds a part of every weight")
+    _add_conversations(command)
     where = command.add_argument_group("where it goes")
-    where.add_argument("--output", metavar="FOLDER", help="gets the model and all about it (runs/finetune)")
+    where.add_argument(
+        "--output", metavar="FOLDER", help="gets the model and all about it (runs/finetune, or runs/conversations)"
+    )
     where.add_argument(
         "--resume",
         action="store_true",
         help="there must be an unfinished training (without it: go on where there is one)",
     )
     where.add_argument("--overwrite", action="store_true", help="remove an earlier training there and begin anew")
+
+
+def _add_conversations(command: argparse.ArgumentParser) -> None:
+    """Add what only a training on conversations has; what is not given keeps the default of its Request."""
+    talk = command.add_argument_group(
+        "conversations, where --model is a folder (there the largest rate is 2e-05, the warm-up 0.03, the decay 0.01)"
+    )
+    talk.add_argument("--validation", metavar="FILE", help="more conversations, to be measured on")
+    talk.add_argument("--validation-share", type=float, metavar="SHARE", help="instead: held out of the data (0.1)")
+    talk.add_argument("--media", metavar="FOLDER", help="what paths in the data are relative to (the data's folder)")
+    for part, what in (
+        ("vision", "the vision tower but its merger"),
+        ("merger", "what turns its patches into tokens"),
+        ("language", "the language model"),
+    ):
+        talk.add_argument(f"--tune-{part}", dest=part, action=argparse.BooleanOptionalAction, help=f"{what} (on)")
+    talk.add_argument("--merger-rate", type=float, metavar="RATE", help="of all mergers; 0 = as all else (4e-05)")
+    talk.add_argument("--vision-rate", type=float, metavar="RATE", help="of the rest of the tower (2e-06)")
+    talk.add_argument("--fps", type=float, help="frames taken per second of video (as the model's folder says)")
+    talk.add_argument("--frames", type=int, help="frames taken in all, instead of --fps")
+    talk.add_argument("--min-frames", type=int, help="at least this many")
+    talk.add_argument("--max-frames", type=int, help="at most this many")
+    talk.add_argument("--min-pixels", type=pixels, help="floor of one frame; may be a product: 4*28*28")
+    talk.add_argument("--max-pixels", type=pixels, help="cap of one frame")
+    talk.add_argument("--total-pixels", type=pixels, help="budget of a clip, counted once per pair of frames")
+    talk.add_argument("--image-min-pixels", type=pixels, help="floor of a picture")
+    talk.add_argument("--image-max-pixels", type=pixels, help="cap of a picture")
+    talk.add_argument("--max-tokens", type=int, metavar="N", help="longer conversations are left out (8192)")
+    talk.add_argument(
+        "--flatten", action="store_true", default=None,
+        help="several conversations in one row that do not see each other, instead of padding",
+    )  # fmt: skip
+    talk.add_argument(
+        "--weighting", choices=("tokens", "parts"), help="what counts the same: tokens, or the parts of --accumulate"
+    )
+    talk.add_argument("--answer-tokens", type=int, metavar="N", help="of the answers shown before and after (128)")
 
 
 def _add_cache(command, folder: str) -> None:
@@ -245,13 +306,43 @@ def _add_cache(command, folder: str) -> None:
     command.add_argument("--clear-cache", action="store_true", help="empty it first")
 
 
-def _add_clip_settings(command: argparse.ArgumentParser) -> None:
-    """Add an option for every field of ClipSettings; what is not given keeps the default of the field."""
-    which = command.add_argument_group("which frames")
-    which.add_argument("--fps", type=float, help="frames taken per second of video (2)")
+def _add_describe(command: argparse.ArgumentParser) -> None:
+    """Add the options of describe; what is not given keeps the default of Question, Sampling or the checkpoint."""
+    command.add_argument("files", metavar="FILE", nargs="+", help="a local video or picture")
+    command.add_argument(
+        "--checkpoint", required=True, metavar="FOLDER", help="a published model and its tokenizer, as downloaded"
+    )
+    command.add_argument("--prompt", required=True, metavar="TEXT", help="what to ask about the files")
+    command.add_argument("--system", metavar="TEXT", help="said before the question: how to answer")
+    _add_clip_settings(command, default="the checkpoint's")
+    answer = command.add_argument_group("the answer")
+    answer.add_argument("--max-new-tokens", type=int, metavar="N", help="it has no more (256)")
+    answer.add_argument("--temperature", type=float, help="0 = take the best token; above, draw one (0)")
+    answer.add_argument("--top-k", type=int, metavar="K", help="draw among the K best (all)")
+    answer.add_argument("--top-p", type=float, metavar="SHARE", help="draw among the best with this share in all (1)")
+    answer.add_argument("--min-p", type=float, metavar="SHARE", help="draw among those with this share of the best (0)")
+    answer.add_argument("--repetition-penalty", type=float, metavar="X", help="of tokens seen before (1 = none)")
+    answer.add_argument("--presence-penalty", type=float, metavar="X", help="of tokens already answered (0 = none)")
+    answer.add_argument("--seed", type=int, metavar="N", help="of what is drawn (0)")
+    how = command.add_argument_group("how it is computed")
+    how.add_argument("--dtype", choices=("stored", "float32", "bfloat16"), help="the numbers (as in the file)")
+    how.add_argument("--device", help="cpu, or cuda for a graphics card (cpu)")
+    how.add_argument(
+        "--dry-run", action="store_true", help="only say frames, patches, tokens and memory; no weight is read"
+    )
+
+
+def _add_clip_settings(command: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Add an option for every field of ClipSettings that says which frames and what size.
+
+    What is not given keeps the default of the field, unless `default` says whose values hold.
+    """
+    which = command.add_argument_group("which frames" + (f" (by default {default})" if default else ""))
+    fps, least, most = ("", "", "") if default else (" (2)", " (4)", " (768)")
+    which.add_argument("--fps", type=float, help=f"frames taken per second of video{fps}")
     which.add_argument("--frames", type=int, help="frames taken in all, instead of --fps")
-    which.add_argument("--min-frames", type=int, help="at least this many (4)")
-    which.add_argument("--max-frames", type=int, help="at most this many (768)")
+    which.add_argument("--min-frames", type=int, help=f"at least this many{least}")
+    which.add_argument("--max-frames", type=int, help=f"at most this many{most}")
     which.add_argument("--start", type=float, metavar="SECOND", help="leave out what is before")
     which.add_argument("--end", type=float, metavar="SECOND", help="leave out what is after")
     which.add_argument("--repeat-short", action="store_true", help="where there are fewer than --frames, repeat some")
@@ -259,6 +350,10 @@ def _add_clip_settings(command: argparse.ArgumentParser) -> None:
     size.add_argument("--min-pixels", type=pixels, help="floor of one frame")
     size.add_argument("--max-pixels", type=pixels, help="cap of one frame")
     size.add_argument("--total-pixels", type=pixels, help="budget of the clip, counted once per pair of frames")
+
+
+def _add_cut(command: argparse.ArgumentParser) -> None:
+    """Add an option for every field of ClipSettings that a model decides."""
     cut = command.add_argument_group("how it is cut")
     cut.add_argument("--patch-size", type=int, help="side of a patch in pixels (16)")
     cut.add_argument("--temporal-patch-size", type=int, help="frames in one patch (2)")
@@ -324,9 +419,12 @@ def setting(text: str) -> tuple[str, object]:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from minivid.demo import run
+    if options.task == "caption":
+        from minivid import caption as demo
+    else:
+        from minivid import demo
 
-    metrics = run(options.folder, seed=options.seed, quiet=options.json)
+    metrics = demo.run(options.folder or demo.FOLDER, seed=options.seed, quiet=options.json)
     if options.json:
         print(json.dumps(metrics))
     return 0
@@ -348,7 +446,66 @@ def _make_clips(options: argparse.Namespace) -> int:
     return 0
 
 
+# Options of finetune that only one of its two trainings has, with the names that its Request has for them.
+_CLASSES_ONLY = ("size", "set", "start", "shares", "augment", "cache", "clear_cache", "label_smoothing")
+_CLIP_LIMITS = ("fps", "frames", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels")
+_IMAGE_LIMITS = ("image_min_pixels", "image_max_pixels")
+_TALK = (
+    "validation", "validation_share", "media", "vision", "merger", "language", "merger_rate", "vision_rate",
+    "max_tokens", "flatten", "weighting", "answer_tokens",
+)  # fmt: skip
+_TUNES = ("vision", "merger", "language")
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    given = [name for name in names if getattr(options, name) not in (None, False, [])]
+    given += [name for name in names if name in _TUNES and getattr(options, name) is False]
+    words = [
+        "--" + ("tune-" * (name in _TUNES) + {"start": "from"}.get(name, name)).replace("_", "-") for name in given
+    ]
+    if words:
+        raise ValueError(f"{', '.join(words)}: {why}")
+
+
 def _finetune(options: argparse.Namespace) -> int:
+    if options.model and (os.path.isdir(options.model) or os.sep in options.model):
+        _refuse(options, _CLASSES_ONLY, f"not for conversations, and --model {options.model} is a folder")
+        return _finetune_conversations(options)
+    if Path(options.data).suffix == ".json":
+        what = f"--model {options.model} is none" if options.model else "give one with --model"
+        raise ValueError(f"{options.data}: conversations are for a folder with a Qwen3-VL; {what}")
+    _refuse(
+        options,
+        (*_TALK, *_CLIP_LIMITS, *_IMAGE_LIMITS),
+        "only for conversations; give --model a folder with a Qwen3-VL",
+    )
+    return _finetune_classes(options)
+
+
+def _finetune_conversations(options: argparse.Namespace) -> int:
+    from minivid.converse import Request, finetune_conversations, report_text
+
+    given = {
+        name: getattr(options, name) for name in ("model", "data", "output", "workers", "sharded", "epochs", *_TALK)
+    }
+    limits = [
+        {name.removeprefix("image_"): getattr(options, name) for name in names if getattr(options, name) is not None}
+        for names in (_CLIP_LIMITS, _IMAGE_LIMITS)
+    ]
+    given |= {"clips": limits[0], "images": limits[1], "training": _training(options)}
+    request = Request(**{name: value for name, value in given.items() if value is not None})
+    metrics = finetune_conversations(request, resume=options.resume, overwrite=options.overwrite, quiet=options.json)
+    if not metrics:  # one of several processes, and not the one that reports
+        return 0
+    if options.json:
+        print(json.dumps(metrics))
+        return 0
+    print(report_text(metrics))
+    print(f"Then try\n  minivid describe YOUR.mp4 --checkpoint {request.output} --prompt 'What is seen?'")
+    return 0
+
+
+def _finetune_classes(options: argparse.Namespace) -> int:
     from minivid.classify import CACHE, Request, finetune_files, report_text
     from minivid.data.augmentation import parse_changes
 
@@ -442,6 +599,27 @@ def _predict(options: argparse.Namespace) -> int:
         for name, probability in sorted(answer["probabilities"].items(), key=lambda item: -item[1]):
             print(f"  {name:<{max(wide, 8)}} {probability:6.1%}")
     return status
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from minivid.describe import Question, describe, plan_answer
+    from minivid.models.generate import Sampling
+
+    names = ("prompt", "checkpoint", "system", "max_new_tokens", "seed", "dtype", "device")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    drawn = {field.name: getattr(options, field.name) for field in fields(Sampling)}
+    drawn = {name: value for name, value in drawn.items() if value is not None}
+    clip = _given_clip_settings(options)
+    planned = plan_answer(Question(files=tuple(options.files), clip=clip, sampling=drawn, **given))
+    if options.dry_run:
+        print(json.dumps(planned.as_json()) if options.json else planned.details())
+        return 0
+    if options.json:
+        print(json.dumps(describe(planned, quiet=True)))
+        return 0
+    describe(planned, on_text=lambda piece: print(piece, end="", flush=True))
+    print()
+    return 0
 
 
 def _shapes(options: argparse.Namespace) -> int:

@@ -3,15 +3,12 @@
 The report also says whether it learnt from the motion: frames are frozen, shuffled and played backwards.
 """
 
-import base64
 import html
 import json
 import math
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import Template
@@ -19,12 +16,13 @@ from string import Template
 import torch
 from tqdm import tqdm
 
-from minivid import plots
+from minivid import plots, report
 from minivid.data.batches import Example
 from minivid.data.moving_shapes import CASES, MOTIONS, OPPOSITE, LabelledClip, load_clips, make_clips, roll
 from minivid.models.vivit import SMALL_CONFIG, ViViT
 from minivid.training.checkpoint import save_checkpoint, write_text
 from minivid.training.finetune import STATE, FinetuneConfig, History, Metrics, evaluate, finetune
+from minivid.training.threads import threads
 from minivid.video.clip import ClipSettings, load_pixels
 
 FOLDER = Path("runs/demo")
@@ -87,29 +85,12 @@ def run(
         done = step
 
     try:
-        with _one_thread():
+        with threads(1):  # so small a model loses more by a second one than it gains
             return _run(folder, training, SPLITS if clips is None else clips, quiet, count)
     except KeyboardInterrupt:
         if not quiet:
-            how = "it begins anew"
-            if (folder / STATE).exists():
-                how = f"the training goes on from its last save, at most {training.save_every} steps back"
-            where = f"after step {done} of {training.steps}" if done else "before the training"
-            print(f"\nstopped {where}. Run the same command again: {how}.", file=sys.stderr)
+            print(report.stopped(done, training.steps, training.save_every, (folder / STATE).exists()), file=sys.stderr)
         raise
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread: so small a model gains little by more, loses much by them where others use the cores,
-    and with one the sums, and so the weights, are the same however many cores there are.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -132,7 +113,7 @@ class _Control:
 def _run(
     folder: Path, training: FinetuneConfig, counts: dict[str, int], quiet: bool, on_step: Callable[[int], object]
 ) -> dict:
-    clock = _Clock()
+    clock = report.Clock()
     labels: dict[str, list[LabelledClip]] = {}
     data: dict[str, list[Example]] = {}
     with tqdm(total=sum(counts.values()), desc="draw", unit="clip", file=sys.stderr, disable=quiet) as bar:
@@ -186,19 +167,6 @@ def _run(
     if not quiet:
         print(_summary(folder, metrics, controls, labels["test"]))
     return metrics
-
-
-class _Clock:
-    """Seconds that each part took, summed by name."""
-
-    def __init__(self):
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._last, 2)
-        self._last = now
 
 
 def _changed(test: list[Example], seed: int) -> dict[str, list[Example]]:
@@ -313,7 +281,7 @@ class _Report:
         (self.folder / "pictures").mkdir(exist_ok=True)
         drawn, m = self.found["as drawn"], self.metrics
         wrong = (~drawn.correct).nonzero().flatten().tolist()
-        page = Template(_PAGE).substitute(
+        body = Template(_BODY).substitute(
             weights=f"{m['weights']:,}",
             accuracy=f"{m['accuracy']:.1%}",
             before=f"{m['accuracy_before']:.1%}",
@@ -325,8 +293,8 @@ class _Report:
             ),
             curves=self._curves(),
             confusion=self._confusion(),
-            cases=_rows([name, case["clips"], f"{case['accuracy']:.1%}"] for name, case in m["cases"].items()),
-            controls=_rows(
+            cases=report.rows([name, case["clips"], f"{case['accuracy']:.1%}"] for name, case in m["cases"].items()),
+            controls=report.rows(
                 [
                     control.question,
                     control.expected,
@@ -345,7 +313,7 @@ class _Report:
             folder=html.escape(str(self.folder)),
             settings=html.escape(self._settings()),
         )
-        write_text(self.folder / "report.html", page)
+        report.write_page(self.folder / "report.html", "minivid demo: which way does it move?", body)
 
     def _first(self, case: str) -> int | None:
         """The number of the first test clip of a kind."""
@@ -429,38 +397,13 @@ class _Report:
         )
 
     def _picture(self, name: str, figure: plots.Figure, text: str) -> str:
-        path = self.folder / "pictures" / f"{name}.png"
-        plots.save_png(figure, path)
-        data = base64.b64encode(path.read_bytes()).decode()
-        return f'<img src="data:image/png;base64,{data}" alt="{html.escape(text)}">'
+        return report.picture(self.folder / "pictures" / f"{name}.png", figure, text)
 
 
 _YES_NO = {True: "as expected", False: "not as expected"}
 
 
-def _rows(rows: Iterable[list]) -> str:
-    """Lines of an HTML table."""
-    return "\n".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>minivid demo: which way does it move?</title>
-<style>
-  body { font: 16px/1.55 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 60rem; margin: 2rem auto;
-    padding: 0 1rem; }
-  h1, h2 { line-height: 1.2; }
-  h2 { margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1.2rem; }
-  .lead { font-size: 1.15rem; }
-  img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
-  table { border-collapse: collapse; margin: 1rem 0; }
-  th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #ddd; }
-  pre { overflow-x: auto; background: #f5f5f5; padding: .8rem; }
-</style>
-
-<h1>Which way does it move?</h1>
+_BODY = """<h1>Which way does it move?</h1>
 <p class="lead">A video transformer with $weights weights watched $train short clips and learnt which way a shape moves.
 On $test clips it had never seen it is right in <b>$accuracy</b>; before training it was in $before. Chance is 25%.</p>
 
@@ -519,6 +462,4 @@ it knows nothing but shapes, so be kind.</li>
 <li><code>minivid demo --seed 1</code>: other clips, other first weights.</li>
 <li><code>jupyter lab notebooks</code>: the course, which begins with these clips.</li>
 </ul>
-<details><summary>Every setting of this run</summary><pre>$settings</pre></details>
-</html>
-"""
+<details><summary>Every setting of this run</summary><pre>$settings</pre></details>"""

@@ -411,3 +411,94 @@ def words_on_frames(
 def _cycle(count: int) -> list[str]:
     """As many line colours as asked for, repeating the palette when it runs out."""
     return [OKABE_ITO[i % len(OKABE_ITO)] for i in range(count)]
+
+
+def clips_with_words(clips: Sequence[Num[Tensor, "_ c _ _"]], words: Sequence[Sequence[str]], *, title: str) -> Figure:
+    """Draw clips below each other, the frames of each side by side, and what is said about it at the right.
+
+    Args:
+        clips: whole numbers 0..255, or floats normalised to -1..1.
+        words: lines of text for each clip.
+        title: the finding.
+    """
+    figure, grid = new_figure(len(clips), 2, width=11.0, height=0.4 + 0.85 * len(clips))
+    for (left, right), pixels, lines in zip(grid, clips, words, strict=True):
+        left.imshow(np.concatenate([_picture(frame) for frame in pixels], axis=1), aspect="equal")
+        left.vlines(np.arange(1, len(pixels)) * pixels.shape[-1] - 0.5, -0.5, pixels.shape[-2] - 0.5, color="white")
+        _bare(left)
+        right.set_axis_off()
+        right.text(0, 0.5, "\n".join(lines), va="center", fontsize=8, parse_math=False)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def parts_in_rows(
+    rows: Sequence[Sequence[str]],
+    names: Sequence[str],
+    *,
+    title: str,
+    marked: Sequence[int | None] | None = None,
+    xlabel: str = "letter",
+) -> Axes:
+    """Draw texts below each other, each as boxes, one a part and as wide as it has letters.
+
+    Args:
+        rows: the parts of each row, from left to right.
+        names: what stands beside each row.
+        title: the finding.
+        marked: for each row the part that is coloured, or None.
+        xlabel: what is counted from left to right.
+    """
+    most = max(sum(map(len, parts)) for parts in rows)
+    figure, grid = new_figure(width=min(2.2 + 0.17 * most, 12.0), height=1.0 + 0.34 * len(rows))
+    axes = grid[0, 0]
+    for row, (parts, special) in enumerate(zip(rows, marked or [None] * len(rows), strict=True)):
+        left = 0
+        for place, part in enumerate(parts):
+            color = OKABE_ITO[1] if place == special else ("#cfe3f1", "#e4eef5")[place % 2]
+            axes.barh(row, len(part), left=left, height=0.8, color=color, edgecolor="white", linewidth=1.5)
+            label = part.replace("\n", "\u21b5").replace(" ", "\u2423")
+            axes.text(
+                left + len(part) / 2,
+                row,
+                label,
+                ha="center",
+                va="center",
+                fontsize=8,
+                family="DejaVu Sans Mono",
+                parse_math=False,
+            )
+            left += len(part)
+    axes.set(xlim=(0, most), ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel, title=title)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    axes.title.set_fontsize(10)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return axes
+
+
+def position_cube(positions: Num[Tensor, "n 3"], kinds: Sequence[str], *, title: str) -> Figure:
+    """Draw where tokens stand in time, row and column, each kind in its colour, joined in their order.
+
+    Args:
+        positions: time, row and column of every token.
+        kinds: what each token is, as in "words" or "picture".
+        title: the finding, with the shape.
+    """
+    figure = Picture(figsize=(7.0, 4.4), dpi=DOTS_PER_INCH)
+    axes = figure.add_axes((0.0, 0.06, 0.94, 0.88), projection="3d")
+    time, row, column = positions.detach().cpu().numpy().T
+    axes.plot(time, column, row, color="#bbbbbb", linewidth=0.8)
+    for colour, kind in zip(_cycle(len(kinds)), dict.fromkeys(kinds), strict=False):
+        of_kind = np.array([each == kind for each in kinds])
+        points = time[of_kind], column[of_kind], row[of_kind]
+        axes.scatter(*points, color=colour, s=26, depthshade=False, label=f"{kind} ({of_kind.sum()})")
+    axes.set(xlabel="time (position)", ylabel="column (position)", zlabel="row (position)")
+    axes.invert_zaxis()
+    axes.tick_params(labelsize=7)
+    axes.view_init(elev=16, azim=-48)
+    axes.set_box_aspect((1.7, 1, 1), zoom=1.08)
+    axes.legend(fontsize=8, loc="upper right")
+    figure.suptitle(title, fontsize=10)
+    return figure

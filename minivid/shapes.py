@@ -46,15 +46,16 @@ class Grid(NamedTuple):
     gw: int
 
 
-def misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, at_most: int = 3) -> str:
     """Say how weights differ from those of a model, by name and shape; nothing is said where they fit.
 
     Args:
         found: as in a file.
         wanted: the model's state_dict().
+        at_most: so many differences are named.
 
     Returns:
-        Up to three differences and how many more there are; empty if there is none.
+        The differences, and how many more there are; empty if there is none.
     """
     missing, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     wrong = [*(f"missing {name}" for name in missing), *(f"surplus {name}" for name in surplus)]
@@ -63,7 +64,8 @@ def misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
         for name in sorted(wanted.keys() & found.keys())
         if found[name].shape != wanted[name].shape
     ]
-    return "; ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+    more = f" and {len(wrong) - at_most} more" if len(wrong) > at_most else ""
+    return "; ".join(wrong[:at_most]) + more
 
 
 def checked_grid(grid: Grid | tuple[int, int, int] | Tensor, spatial_merge_size: int) -> Grid:
@@ -395,7 +397,7 @@ def contract(module: types.ModuleType) -> list[Promise]:
                 function = getattr(function, "__func__", function)  # of a static or class method
                 if not method.startswith("_") and inspect.isfunction(function):
                     found.append(promise(f"{name}.{method}", function))
-        elif inspect.isfunction(item):
+        elif inspect.isfunction(inspect.unwrap(item)):  # lru_cache makes an object of another class of it
             found.append(promise(name, item))
     return found
 

@@ -21,23 +21,41 @@ if not (ROOT / "pyproject.toml").exists():  # the tests of an installed copy
     raise unittest.SkipTest("no project around the tests")
 
 # Who may import whom (a room may always import itself). Lower floors first.
-ROOMS = ("shapes", "plots", "video", "audio", "text", "layers", "models", "data", "training", "peft", "continual")
+ROOMS = (
+    "shapes",
+    "whole_files",
+    "plots",
+    "video",
+    "audio",
+    "text",
+    "layers",
+    "models",
+    "data",
+    "training",
+    "peft",
+    "continual",
+)
 FLOORS: dict[str, set[str]] = {
     "shapes": set(),
+    "whole_files": set(),
     "plots": set(),
     "video": {"shapes"},
     "audio": {"shapes"},
     "text": {"shapes"},
     "layers": {"shapes"},
-    "models": {"layers", "shapes"},
-    "data": {"video", "audio", "text", "shapes"},
-    "training": {"models", "data", "layers", "text", "video", "audio", "shapes", "plots"},
+    "models": {"layers", "shapes", "whole_files"},
+    "data": {"video", "audio", "text", "shapes", "whole_files"},
+    "training": {"models", "data", "layers", "text", "video", "audio", "shapes", "plots", "whole_files"},
     "peft": {"models", "layers", "shapes"},
     "continual": set(ROOMS) - {"plots", "continual"},
     "classroom": set(ROOMS),
-    "demo": {*ROOMS, "cli"},
+    "report": {"plots", "whole_files"},
+    "demo": {*ROOMS, "cli", "report"},
+    "caption": {*ROOMS, "report"},
     "classify": set(ROOMS),
-    "cli": {*ROOMS, "demo", "classify", "classroom"},
+    "converse": set(ROOMS),
+    "describe": set(ROOMS),
+    "cli": {*ROOMS, "demo", "caption", "classify", "converse", "describe", "classroom"},
     "__main__": {"cli"},
 }
 # Libraries with one place each, so that what they do can be looked up, and replaced, there.

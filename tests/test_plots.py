@@ -101,3 +101,42 @@ def test_words_on_frames_draws_a_row_for_each_word_below_its_frames():
     assert [text.get_text() for text in bottom.get_yticklabels()] == ["red", "last"]
     assert (bottom.get_xlabel(), bottom.get_ylabel(), figure.get_suptitle()) == ("frame number", "word", "t")
     assert top.get_xlim() == bottom.get_xlim() == (-0.5, 2.5)
+
+
+def test_parts_in_rows_are_as_wide_as_they_have_letters():
+    axes = plots.parts_in_rows([["l", "o", "w"], ["lo w", "er"]], ["0", "1"], title="t", marked=[None, 1])
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(0, 1), (1, 1), (2, 1), (0, 4), (4, 2)]
+    assert [text.get_text() for text in axes.texts] == ["l", "o", "w", "lo\u2423w", "er"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["0", "1"]
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_xlim()) == ("t", "letter", (0, 6))
+    colors = [bar.get_facecolor() for bar in axes.patches]
+    assert colors.count(colors[-1]) == 1
+    assert axes.get_ylim() == (1.5, -0.5)
+
+
+def test_clips_with_words_draws_a_row_for_each_clip_its_frames_side_by_side():
+    clips = [torch.zeros(3, 3, 4, 6, dtype=torch.uint8), torch.ones(2, 3, 5, 5)]
+    figure = plots.clips_with_words(clips, [["What? red", "a $5 _b_"], []], title="t")
+    left, words, lower, silent = figure.axes
+    assert left.images[0].get_array().shape == (4, 18, 3) and lower.images[0].get_array().shape == (5, 10, 3)
+    assert [text.get_text() for text in words.texts] == ["What? red\na $5 _b_"]
+    assert [text.get_text() for text in silent.texts] == [""] and figure.get_suptitle() == "t"
+    buffer = io.BytesIO()
+    plots.save_png(figure, buffer)  # words are drawn as they are, without mathematics in them
+
+
+def test_position_cube_draws_every_token_where_it_stands():
+    positions = torch.tensor([[0, 0, 0], [1, 1, 1], [1, 1, 2], [3, 3, 3]])
+    figure = plots.position_cube(positions, ["words", "picture", "picture", "words"], title="t")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_legend().get_texts()] == ["words (2)", "picture (2)"]
+    found = [torch.tensor(list(zip(*points._offsets3d, strict=True))).tolist() for points in axes.collections]
+    assert found == [[[0, 0, 0], [3, 3, 3]], [[1, 1, 1], [1, 2, 1]]]  # time, column, row
+    assert [len(set(map(tuple, points.get_facecolor()))) for points in axes.collections] == [1, 1]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == (
+        "time (position)",
+        "column (position)",
+        "row (position)",
+    )
+    low, high = axes.get_zlim()
+    assert low > high and figure.get_suptitle() == "t"  # rows run downwards

@@ -12,14 +12,18 @@ from minivid.video.decode import VideoInfo
 ROOT = Path(__file__).parent.parent
 # The order of the way from a file to an answer.
 ORDER = {
-    "": ["shapes", "plots", "cli", "demo", "classify"],
+    "": ["shapes", "plots", "whole_files", "report", "cli", "demo", "caption", "describe", "classify", "converse"],
     "video": ["containers", "timeline", "ahead", "decode", "sample", "resize", "patches", "augment", "clip", "write"],
+    "text": ["byte_pair", "characters", "tokenizer_files", "chat"],
     "layers": ["attention", "kv_cache", "positions", "norms", "feed_forward", "transformer", "cross_attention"]
     + ["conv3d", "dynamic_conv", "lstm", "patch_embed", "vmap"],
-    "models": ["clip_classifier", "conv3d_classifier", "conv_lstm", "vivit", "pretrained", "zoo"],
-    "data": ["moving_shapes", "labelled_files", "file_clips", "clip_cache", "augmentation", "batches"],
-    "training": ["cross_entropy", "objectives", "optimizer", "schedule", "what_trains", "finetune_config", "finetune"]
-    + ["recompute", "history", "run_folder", "checkpoint", "sealed_folder", "distributed", "metrics"],
+    "models": ["clip_classifier", "conv3d_classifier", "conv_lstm", "vivit", "qwen3_vl_vision", "qwen3_vl", "generate"]
+    + ["pretrained", "zoo"],
+    "data": ["moving_shapes", "clip_questions", "labelled_files", "file_clips", "clip_cache", "augmentation", "batches"]
+    + ["processor", "conversations", "conversation_files", "held_out"],
+    "training": ["cross_entropy", "objectives", "next_token", "optimizer", "schedule", "what_trains", "finetune_config"]
+    + ["finetune", "recompute", "history", "run_folder", "output_folder", "threads", "checkpoint", "sealed_folder"]
+    + ["distributed", "metrics"],
     "classroom": ["check", "grade", "judge", "catalogue", "evidence", "museum", "feedback", "prose"]
     + ["child", "sandbox", "remote", "wire", "pipe"],
 }

@@ -1,7 +1,7 @@
 """Examples to batches: which clips, in which order, with what luck; the same however many workers load them."""
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,11 +20,17 @@ from minivid.shapes import ShapeError
 Label = int | float | Sequence[int | float]
 Example = tuple[Float[Tensor, "t c h w"], Label]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+Inputs = Tensor | Mapping[str, Tensor]
+"""What a model is called with: the clips, or its arguments by name."""
 
 
 @runtime_checkable
 class Examples(Protocol):
-    """Labelled clips: anything with a length whose items are a clip `t c h w` and its class number, or its numbers."""
+    """Labelled clips: anything with a length whose items are a clip `t c h w` and its class number, or its numbers.
+
+    Items may be of any other kind where there is a method `collate` too, that makes a batch of some of them: what a
+    model is called with, one tensor or several by name, and the labels.
+    """
 
     def __len__(self) -> int: ...
 
@@ -137,6 +143,28 @@ def stack(examples: Sequence[Example]) -> tuple[Float[Tensor, "b t c h w"], Num[
     return torch.stack([clip for clip, _ in examples]), torch.tensor([label for _, label in examples])
 
 
+def collated(examples: Examples, chosen: Sequence) -> tuple[Inputs, Tensor]:
+    """Make a batch of some examples, as they say themselves, or by `stack` where they say nothing.
+
+    Args:
+        examples: where they are from.
+        chosen: some of their items.
+    """
+    return getattr(examples, "collate", stack)(chosen)
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Bring what a model is called with to where the model is.
+
+    Args:
+        inputs: one tensor, or several by name.
+        device: of the model.
+    """
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
 # ---- loading
 
 
@@ -146,13 +174,13 @@ class Batch(NamedTuple):
     Attributes:
         step: counted from 0.
         places: where the clips stand in the whole batch of the step.
-        clips: normalised pixels.
+        inputs: normalised pixels b t c h w, or what else the model is called with.
         labels: one number, or one row of numbers, a clip.
     """
 
     step: int
     places: range
-    clips: Float[Tensor, "b t c h w"]
+    inputs: Inputs
     labels: Num[Tensor, "b ..."]
 
 
@@ -186,14 +214,15 @@ class TrainingBatches(Dataset):
         step, part = item
         chosen = batch_indices(len(self.examples), self.batch_size, step=step, seed=self.seed)
         places = self._runs[part]
-        return Batch(step, places, *stack([self._example(chosen[place], step, place) for place in places]))
+        examples = [self._example(chosen[place], step, place) for place in places]
+        return Batch(step, places, *collated(self.examples, examples))
 
-    def _example(self, index: int, step: int, place: int) -> Example:
+    def _example(self, index: int, step: int, place: int) -> object:
+        if self.augment is None:
+            return self.examples[index]
         clip, label = self.examples[index]
-        if self.augment is not None:
-            rng = torch.Generator().manual_seed(place_seeds(self.seed, step, place).augment)
-            clip = self.augment(clip, rng)
-        return clip, label
+        rng = torch.Generator().manual_seed(place_seeds(self.seed, step, place).augment)
+        return self.augment(clip, rng), label
 
 
 @contextmanager

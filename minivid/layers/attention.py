@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minivid.layers.kv_cache import KVCache
-from minivid.layers.positions import rotate
+from minivid.layers.norms import RMSNorm
+from minivid.layers.positions import Rotary, rotate, turn
 from minivid.layers.vmap import map_one_by_one
 from minivid.shapes import ShapeError
 
@@ -464,6 +465,11 @@ class MultiHeadAttention(nn.Module):
         vdim: width of the tokens the values are made of; None = embed_dim.
         num_kv_heads: heads of the keys and values, a divisor of num_heads; None = num_heads. Head i of the queries
             looks at head i // (num_heads / num_kv_heads) of the keys.
+        head_dim: width k of a head; None = embed_dim / num_heads. Given, the heads together may be wider or narrower
+            than the tokens.
+        qk_norm_eps: a number = every query and key is brought to mean square 1 by an `RMSNorm` over k with this eps,
+            children `q_norm` and `k_norm`, before it is turned; None = no norm. Scores stay small however large the
+            weights grow.
         kernel: "plain" computes `attend` above, "blocks" the same by `block_attend` and "fused" with one kernel of
             torch; these two do not keep the n x s weights in memory. "blocks" has no dropout and no second gradient.
         device, dtype: of the weights.
@@ -472,7 +478,7 @@ class MultiHeadAttention(nn.Module):
         ValueError: if the heads do not divide, for an unknown kernel, or for dropout where the kernel has none.
 
     Source: Vaswani et al. 2017, section 3.2.2 (arXiv:1706.03762); grouped heads: Ainslie et al. 2023, section 2.2
-    (arXiv:2305.13245).
+    (arXiv:2305.13245); norms of queries and keys: Dehghani et al. 2023, section 2 (arXiv:2302.05442).
     """
 
     def __init__(
@@ -485,18 +491,22 @@ class MultiHeadAttention(nn.Module):
         kdim: int | None = None,
         vdim: int | None = None,
         num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        qk_norm_eps: float | None = None,
         kernel: str = "plain",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if num_heads < 1 or embed_dim % num_heads:
+        if num_heads < 1 or (head_dim is None and embed_dim % num_heads):
             raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}; choose a divisor")
         if num_kv_heads < 1 or num_heads % num_kv_heads:
             raise ValueError(
                 f"num_heads {num_heads} is not a multiple of num_kv_heads {num_kv_heads}; choose a divisor"
             )
+        if head_dim is not None and head_dim < 1:
+            raise ValueError(f"head_dim is {head_dim}, expected at least 1")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1")
         if kernel not in ("plain", "blocks", "fused"):
@@ -509,24 +519,34 @@ class MultiHeadAttention(nn.Module):
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
-        self.head_dim = embed_dim // num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.dropout = dropout
         self.kernel = kernel
-        kdim, vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
-        options = {"bias": bias, "device": device, "dtype": dtype}
-        self.q_proj = nn.Linear(embed_dim, embed_dim, **options)
-        self.k_proj = nn.Linear(kdim, num_kv_heads * self.head_dim, **options)
-        self.v_proj = nn.Linear(vdim, num_kv_heads * self.head_dim, **options)
-        self.out_proj = nn.Linear(embed_dim, embed_dim, **options)
+        # The widths of the tokens that ask and of those that answer, read at every step: faster than the projections'.
+        self.qdim = embed_dim
+        self.kdim, self.vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
+        place = {"device": device, "dtype": dtype}
+        options = {"bias": bias, **place}
+        self.q_proj = nn.Linear(embed_dim, num_heads * self.head_dim, **options)
+        self.k_proj = nn.Linear(self.kdim, num_kv_heads * self.head_dim, **options)
+        self.v_proj = nn.Linear(self.vdim, num_kv_heads * self.head_dim, **options)
+        self.out_proj = nn.Linear(num_heads * self.head_dim, embed_dim, **options)
+        self.qk_norm_eps = qk_norm_eps
+        normed = qk_norm_eps is not None
+        self.q_norm = RMSNorm(self.head_dim, qk_norm_eps, **place) if normed else None
+        self.k_norm = RMSNorm(self.head_dim, qk_norm_eps, **place) if normed else None
         self.reset_parameters()
         self.register_load_state_dict_pre_hook(_take_torch_names)
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, uniform with variance 2 / (inputs + outputs); biases zero.
+        """Draw the weights anew, uniform with variance 2 / (inputs + outputs); biases zero, scales of norms one.
 
         Source: Glorot and Bengio 2010, equation 16.
         """
-        for projection in self.children():
+        for norm in (self.q_norm, self.k_norm):
+            if norm is not None:
+                norm.reset_parameters()
+        for projection in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
             nn.init.xavier_uniform_(projection.weight)
             if projection.bias is not None:
                 nn.init.zeros_(projection.bias)
@@ -537,8 +557,9 @@ class MultiHeadAttention(nn.Module):
         context: Context | None = None,
         *,
         mask: Bool[Tensor, "..."] | None = None,
+        causal: bool = False,
         cache: KVCache | None = None,
-        rotary: Float[Tensor, "n half"] | Float[Tensor, "b n half"] | None = None,
+        rotary: Rotary | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Let the tokens x look at the tokens of a context.
 
@@ -546,9 +567,12 @@ class MultiHeadAttention(nn.Module):
             x: the tokens that ask.
             context: the tokens that answer; None = x itself. A pair: the tokens of the keys, those of the values.
             mask: True = may look. Any shape that broadcasts to b heads n s; with a cache, s counts all its tokens.
+            causal: True = nobody looks ahead, as with `causal_mask(n, s)` beside the mask; the fused kernel needs no
+                n x s numbers for it.
             cache: what this layer kept of earlier tokens. x is appended, and looks at all of them. That nobody looks
-                ahead is the mask's business, as without a cache: `causal_mask(n, cache.length + n)`.
-            rotary: angles of positions.rotary_angles for the tokens x, by which queries and keys are turned.
+                ahead is said by `causal` or by the mask `causal_mask(n, cache.length + n)`, as without a cache.
+            rotary: angles of positions.rotary_angles for the tokens x, by which queries and keys are turned; or what
+                positions.turns makes of them, where many layers turn by the same.
 
         Returns:
             One row per token of x. Where a token may look nowhere, this is the bias of out_proj.
@@ -559,15 +583,27 @@ class MultiHeadAttention(nn.Module):
             ValueError: if rotary or cache is given with a context, whose tokens are not those of x.
         """
         query, key, value = self._project(x, context, rotary, cache)
-        if self.kernel == "blocks":
-            mixed = block_attend(query, key, value, mask)
-        elif self.kernel == "fused":
+        n, s = query.shape[2], key.shape[2]
+        triangle = causal and mask is None and n == s and self.kernel == "fused"  # the one mask that torch's kernel has
+        if causal and n > 1 and not triangle:  # a single token stands last: nothing is ahead of it
+            ahead = causal_mask(n, s, device=x.device)
+            mask = ahead if mask is None else mask & ahead
+        if n == 1 and (mask is None or mask.ndim < 3 or mask.shape[-3] == 1):
+            # A group's heads ask like so many tokens of one head, and no key is copied.
+            query = query.reshape(-1, self.num_kv_heads, self.num_heads // self.num_kv_heads, self.head_dim)
+        else:
+            key, value = self._copied(key), self._copied(value)
+        if self.kernel == "fused":
             check_shapes(query, key, mask)
             dropout = self.dropout if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+            mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout, triangle)
+        elif self.kernel == "blocks":
+            mixed = block_attend(query, key, value, mask)
         else:
             weights = attention_weights(query, key, mask)
             mixed = F.dropout(weights, self.dropout, self.training) @ value
+        if n == 1:
+            return self.out_proj(mixed.reshape(len(x), 1, -1))
         return self.out_proj(rearrange(mixed, "b heads n k -> b n (heads k)"))
 
     def attention_weights(
@@ -576,7 +612,7 @@ class MultiHeadAttention(nn.Module):
         context: Context | None = None,
         *,
         mask: Bool[Tensor, "..."] | None = None,
-        rotary: Float[Tensor, "n half"] | Float[Tensor, "b n half"] | None = None,
+        rotary: Rotary | None = None,
     ) -> Float[Tensor, "b heads n s"]:
         """How much each token of x looks at each token of the context, head by head, without dropout.
 
@@ -587,17 +623,17 @@ class MultiHeadAttention(nn.Module):
             Weights that sum to one over s; zeros where a token may look nowhere.
         """
         query, key, _ = self._project(x, context, rotary)
-        return attention_weights(query, key, mask)
+        return attention_weights(query, self._copied(key), mask)
 
     def extra_repr(self) -> str:
         """The numbers that the children do not show."""
         return (
             f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}, "
-            f"dropout={self.dropout}, kernel={self.kernel!r}"
+            f"head_dim={self.head_dim}, dropout={self.dropout}, kernel={self.kernel!r}"
         )
 
     def _project(
-        self, x: Tensor, context: Context | None, rotary: Tensor | None, cache: KVCache | None = None
+        self, x: Tensor, context: Context | None, rotary: Rotary | None, cache: KVCache | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         if context is not None and rotary is not None:
             raise ValueError("rotary: these are the positions of x, and a context has others; give one or the other")
@@ -606,25 +642,30 @@ class MultiHeadAttention(nn.Module):
         context = x if context is None else context
         keys_from, values_from = context if isinstance(context, tuple) else (context, context)
         self._check_tokens(x, keys_from, values_from)
-        query = rearrange(self.q_proj(x), "b n (heads k) -> b heads n k", heads=self.num_heads)
-        key = rearrange(self.k_proj(keys_from), "b s (heads k) -> b heads s k", heads=self.num_kv_heads)
-        value = rearrange(self.v_proj(values_from), "b s (heads k) -> b heads s k", heads=self.num_kv_heads)
+        query = self._in_heads(self.q_proj(x), self.num_heads)
+        key = self._in_heads(self.k_proj(keys_from), self.num_kv_heads)
+        value = self._in_heads(self.v_proj(values_from), self.num_kv_heads)
+        if self.qk_norm_eps is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
         if rotary is not None:
-            query, key = rotate(query, rotary), rotate(key, rotary)
-        if cache is not None:
-            key, value = cache.append(key, value)
-        # Heads are copied last: what is kept and turned are the few heads of a group, not their copies.
+            by = (lambda x: turn(x, *rotary)) if isinstance(rotary, tuple) else (lambda x: rotate(x, rotary))
+            query, key = by(query), by(key)
+        return query, *((key, value) if cache is None else cache.append(key, value))
+
+    def _in_heads(self, x: Tensor, heads: int) -> Tensor:
+        """b n (heads k) -> b heads n k, as views: einops would take longer than the work where n is 1."""
+        return x.view(*x.shape[:2], heads, self.head_dim).transpose(1, 2)
+
+    def _copied(self, x: Tensor) -> Tensor:
+        """The heads of keys or values, once for each head of their group; they are kept and turned as the few."""
         copies = self.num_heads // self.num_kv_heads
-        key, value = (repeat(x, "b heads s k -> b (heads copies) s k", copies=copies) for x in (key, value))
-        return query, key, value
+        return x if copies == 1 else repeat(x, "b heads s k -> b (heads copies) s k", copies=copies)
 
     def _check_tokens(self, x: Tensor, keys_from: Tensor, values_from: Tensor) -> None:
-        wanted = (("x", x, self.q_proj), ("keys", keys_from, self.k_proj), ("values", values_from, self.v_proj))
-        for name, tokens, projection in wanted:
-            if tokens.ndim != 3 or tokens.shape[0] != x.shape[0] or tokens.shape[2] != projection.in_features:
-                raise ShapeError(
-                    f"{name}: shape {tuple(tokens.shape)}, expected b={x.shape[0]}, tokens, d={projection.in_features}"
-                )
+        wanted = (("x", x, self.qdim), ("keys", keys_from, self.kdim), ("values", values_from, self.vdim))
+        for name, tokens, width in wanted:
+            if tokens.ndim != 3 or tokens.shape[0] != x.shape[0] or tokens.shape[2] != width:
+                raise ShapeError(f"{name}: shape {tuple(tokens.shape)}, expected b={x.shape[0]}, tokens, d={width}")
         if keys_from.shape[1] != values_from.shape[1]:
             raise ShapeError(
                 f"context: s={keys_from.shape[1]} tokens for the keys and {values_from.shape[1]} for the values; "

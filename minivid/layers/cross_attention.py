@@ -92,6 +92,7 @@ class CrossAttention(MultiHeadAttention):
         super().__init__(
             embed_dim, num_heads, dropout=dropout, bias=bias, kdim=context_dim, vdim=context_dim, kernel=kernel
         )
+        self.qdim = query_dim
         self.q_proj = nn.Linear(query_dim, embed_dim, bias=bias)
         self.out_proj = nn.Linear(embed_dim, query_dim, bias=bias)
         self.reset_parameters()

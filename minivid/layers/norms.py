@@ -249,10 +249,11 @@ def rms_norm(
 
     Source: Zhang and Sennrich 2019, equation 4 (arXiv:1910.07467).
     """
-    last = tuple(range(-axes, 0))
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    last = -1 if axes == 1 else tuple(range(-axes, 0))
+    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     normal = wide * (wide.square().mean(last, keepdim=True) + eps).rsqrt()
-    return (normal if weight is None else normal * weight).to(x.dtype)
+    normal = normal if weight is None else normal * weight
+    return normal if normal.dtype == x.dtype else normal.to(x.dtype)
 
 
 def group_norm(

@@ -10,6 +10,11 @@ from torch import Tensor, nn
 
 from minivid.shapes import Grid, ShapeError, checked_grid
 
+# By what queries and keys are turned: angles, or what `turns` has made of them for many layers.
+Rotary = (
+    Float[Tensor, "n half"] | Float[Tensor, "b n half"] | tuple[Float[Tensor, "*b 1 n k"], Float[Tensor, "*b 1 n k"]]
+)
+
 
 def sinusoidal(n: int, d: int, *, device: torch.device | str | None = None) -> Float[Tensor, "n d"]:
     """A table of waves, one row a position, to be added to the tokens.
@@ -131,7 +136,8 @@ def _read(table: Tensor, row_places: Tensor, column_places: Tensor) -> Tensor:
     """A table at every pair of a row place and a column place."""
     across = hat_weights(column_places, table.shape[1]).to(table)
     down = hat_weights(row_places, table.shape[0]).to(table)
-    return torch.einsum("ir,jc,rcd->ijd", down, across, table)
+    # Two steps: the weights of every pair of places first would be gh gw rows columns numbers.
+    return torch.einsum("ir,rjd->ijd", down, torch.einsum("jc,rcd->rjd", across, table))
 
 
 def _check_cells(n: int, size: int) -> None:
@@ -277,6 +283,48 @@ def rotate(
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
+def turns(
+    angles: Float[Tensor, "n half"] | Float[Tensor, "b n half"],
+) -> tuple[Float[Tensor, "*b 1 n k"], Float[Tensor, "*b 1 n k"]]:
+    """Cosines and sines of angles, laid out so that `turn` needs three steps; many layers turn by the same ones.
+
+        cosines = (cos, cos),   sines = (-sin, sin),   each of width k = 2 half
+
+    Args:
+        angles: of rotary_angles, one row a token, for all clips or for each.
+
+    Returns:
+        Two tensors with an axis of size 1 for the heads.
+    """
+    cos, sin = angles.cos().unsqueeze(-3), angles.sin().unsqueeze(-3)
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+
+
+def turn(
+    x: Float[Tensor, "b heads n k"], cosines: Float[Tensor, "*b 1 n k"], sines: Float[Tensor, "*b 1 n k"]
+) -> Float[Tensor, "b heads n k"]:
+    """The same as `rotate`, in three steps, by what `turns` has made of the angles.
+
+        x cosines + (x with its halves exchanged) sines
+
+    Args:
+        x: queries or keys.
+        cosines, sines: of `turns`.
+
+    Raises:
+        ShapeError: if they are not of x's tokens and width.
+
+    Source: Su et al. 2021, equation 34 (arXiv:2104.09864).
+    """
+    if cosines.shape[-2:] != x.shape[-2:]:
+        raise ShapeError(
+            f"cosines: shape {tuple(cosines.shape)}, expected n={x.shape[-2]} rows of k={x.shape[-1]} numbers for x "
+            f"{tuple(x.shape)}"
+        )
+    turned = torch.addcmul(x * cosines, x.roll(x.shape[-1] // 2, -1), sines)
+    return turned if turned.dtype == x.dtype else turned.to(x.dtype)
+
+
 def axial_angles(positions: Int[Tensor, "*b n axes"], k: int, *, base: float = 10000.0) -> Float[Tensor, "*b n half"]:
     """Rotary angles for places with several coordinates: each coordinate has its own share of the pairs.
 
@@ -318,13 +366,11 @@ def interleaved_axes(sections: Sequence[int]) -> Int[Tensor, " half"]:
     """
     if len(sections) != 3 or min(sections) < 0:
         raise ValueError(f"sections are {list(sections)}, expected three numbers of at least 0: time, row and column")
-    pairs = torch.arange(sum(sections))
-    axes = torch.zeros_like(pairs)
-    for axis in (1, 2):
-        axes[(pairs % 3 == axis) & (pairs < 3 * sections[axis])] = axis
-    if axes.bincount(minlength=3).tolist() != list(sections):
+    # Counted without tensors: a model's numbers are checked before its device is known.
+    axes = [pair % 3 if pair < 3 * sections[pair % 3] else 0 for pair in range(sum(sections))]
+    if [axes.count(axis) for axis in range(3)] != list(sections):
         raise ValueError(f"sections are {list(sections)}: taken in turns, row or column has more pairs than there are")
-    return axes
+    return torch.tensor(axes, dtype=torch.long)
 
 
 def mrope_angles(
@@ -409,10 +455,10 @@ def mrope_positions(
         for token, run in itertools.groupby(ids[kept].tolist(), lambda token: token if token in pictures else None):
             length = len(list(run))
             if token is None:
-                part, step = repeat(torch.arange(length), "n -> n axes", axes=3), length
+                part, step = repeat(torch.arange(length, device=ids.device), "n -> n axes", axes=3), length
             else:
                 h, w = pictures[token].next(length)
-                part, step = grid_positions((1, h, w)), max(h, w)
+                part, step = grid_positions((1, h, w), device=ids.device), max(h, w)
             parts.append(part.to(place) + end)
             end += step
         place[kept] = torch.cat(parts)

@@ -24,11 +24,11 @@ from minivid.training.sealed_folder import (
     CheckpointError,
     check_seal,
     discard,
-    replace_file,
     sealed_files,
     sealed_folder,
 )
 from minivid.video.clip import ClipSettings
+from minivid.whole_files import replace_file
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

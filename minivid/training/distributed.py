@@ -19,8 +19,10 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.parallel import DistributedDataParallel
 
+from minivid.models.qwen3_vl import Qwen3VL
 from minivid.training.checkpoint import OPTIMIZER, WEIGHTS, Read, TrainingState, load_tensors, save_training
 from minivid.training.objectives import MaskedAutoencoder, WithHead
 from minivid.training.recompute import blocks_of
@@ -139,7 +141,8 @@ def spread(model: nn.Module, *, sharded: bool = False) -> Iterator[tuple[nn.Modu
     Args:
         model: on this process's device, with requires_grad as it will be trained.
         sharded: whether each process holds only a part of every weight (FSDP2) instead of all of them (DDP). The
-            members of the model's outermost nn.ModuleList are fetched one by one.
+            members of the model's outermost nn.ModuleList are fetched one by one; a vision tower, whose blocks are
+            called as often as there are sizes of frames, is fetched as a whole.
 
     Yields:
         The model whose parameters move, by the names they had, and what is to be called to compute a loss.
@@ -158,8 +161,8 @@ def spread(model: nn.Module, *, sharded: bool = False) -> Iterator[tuple[nn.Modu
     for tensor in model.state_dict().values():
         dist.broadcast(tensor, 0)
     if not sharded:
-        # A model that learns without labels has a task head that waits.
-        idle = isinstance(model, MaskedAutoencoder | WithHead)
+        # A model that learns without labels has a task head that waits, and a text shows a vision tower nothing.
+        idle = isinstance(model, MaskedAutoencoder | WithHead | Qwen3VL)
         yield model, DistributedDataParallel(model, find_unused_parameters=idle)
         return
     from torch.distributed.device_mesh import init_device_mesh
@@ -168,11 +171,61 @@ def spread(model: nn.Module, *, sharded: bool = False) -> Iterator[tuple[nn.Modu
     device = next(model.parameters()).device
     mesh = init_device_mesh(device.type, (processes,))
     twin = copy.deepcopy(model)  # what is sharded cannot be made whole again in place
-    for part in (*blocks_of(twin), twin):
+    for part in (*_fetched(twin), twin):
         # Whole weights that outlive a forward pass without a backward one would be stale after the next step.
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
     yield twin, twin
     put_whole(model, twin.state_dict())
+
+
+def _fetched(model: nn.Module) -> list[nn.Module]:
+    """The parts of a model that are fetched one after the other; every process must need them equally often."""
+    if isinstance(model, Qwen3VL):
+        return [model.visual, *model.language_model.layers]
+    return list(blocks_of(model))
+
+
+def seen_by_all(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Mapping[str, Tensor], Tensor]:
+    """Where a model is sharded and any process has a picture or a clip, see to it that each has one.
+
+    Whoever fetches the vision tower needs all others to fetch it too. So a process whose conversations are text alone
+    gets one more, of an empty picture that nobody asks about: no label counts in it, and its gradient is zero.
+
+    Args:
+        model: as `spread` gives it; every process must call this.
+        inputs: of a Qwen3VL: padded rows, or one flattened row.
+        labels: -100 where none counts.
+
+    Returns:
+        Both, as they came or with one conversation more.
+    """
+    if not (isinstance(model, Qwen3VL) and _is_sharded(dict(model.named_parameters()))):
+        return inputs, labels
+    lacks = "pixel_values" not in inputs and "pixel_values_videos" not in inputs
+    (others,) = total(int(not lacks), device=labels.device)
+    if not (lacks and others):
+        return inputs, labels
+    c = model.config
+    eye, m = c.vision_config, c.vision_config.spatial_merge_size
+    box = eye.in_channels * eye.temporal_patch_size * eye.patch_size**2
+    ids = labels.new_tensor([[c.vision_start_token_id, c.image_token_id, c.vision_end_token_id]])
+    silent = torch.full_like(ids, -100)
+    picture = {
+        "pixel_values": torch.zeros(m**2, box, device=labels.device),
+        "image_grid_thw": labels.new_tensor([[1, m, m]]),
+    }
+    if "document_lengths" in inputs:
+        lengths = torch.cat([inputs["document_lengths"], inputs["document_lengths"].new_tensor([3])])
+        row = {"input_ids": torch.cat([inputs["input_ids"], ids], 1), "document_lengths": lengths}
+        return row | picture, torch.cat([labels, silent], 1)
+    n = max(labels.shape[1], 3)
+    short, rest = n - labels.shape[1], n - 3
+    mask = inputs.get("attention_mask", torch.ones_like(labels))
+    rows = {
+        "input_ids": torch.cat([pad(inputs["input_ids"], (0, short)), pad(ids, (0, rest))]),
+        "attention_mask": torch.cat([pad(mask, (0, short)), pad(torch.ones_like(ids), (0, rest))]),
+    }
+    return rows | picture, torch.cat([pad(labels, (0, short), value=-100), pad(silent, (0, rest), value=-100)])
 
 
 @torch.no_grad()

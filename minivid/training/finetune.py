@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from minivid.data.batches import Augment, Batch, Examples, PlaceGenerators, TrainingBatches, loaded, place_seeds
+from minivid.data.batches import (
+    Augment,
+    Batch,
+    Examples,
+    PlaceGenerators,
+    TrainingBatches,
+    loaded,
+    place_seeds,
+    to_device,
+)
 from minivid.training.cross_entropy import cross_entropy
 from minivid.training.distributed import held_back, is_first, share, spread, total
 from minivid.training.finetune_config import FinetuneConfig
@@ -206,12 +215,12 @@ def gather_gradients(model: nn.Module, objective: Objective, parts: Iterable[Bat
     model.zero_grad()
     device = next(model.parameters()).device
     loss, count, step, processes = 0.0, 0, 0, share().processes
-    for part, (step, places, clips, labels) in enumerate(parts, start=1):
+    for part, (step, places, inputs, labels) in enumerate(parts, start=1):
         torch.manual_seed(place_seeds(config.seed, step, places[0]).model)
-        clips, labels = clips.to(device), labels.to(device)
+        inputs, labels = to_device(inputs, device), labels.to(device)
         with held_back(model, last=part == config.micro_batches):
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                summed, counted = objective.loss(model, clips, labels, PlaceGenerators(config.seed, step, places))
+                summed, counted = objective.loss(model, inputs, labels, PlaceGenerators(config.seed, step, places))
             # Of most objectives, as many count as there are clips; what else it is, is known after the last part.
             mean = summed / config.batch_size
             (mean * processes).backward()  # of the processes' gradients, the mean is taken

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from minivid.training.sealed_folder import replace_file
+from minivid.whole_files import replace_file
 
 Row = dict[str, int | float]
 

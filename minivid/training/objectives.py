@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor, nn
 
-from minivid.data.batches import Examples, stack
+from minivid.data.batches import Examples, Inputs, stack
 from minivid.layers.norms import LayerNorm
 from minivid.layers.patch_embed import box_grid, tubelets
 from minivid.layers.transformer import EncoderBlock
@@ -29,7 +29,7 @@ class Objective(Protocol):
     def loss(
         self,
         model: nn.Module,
-        clips: Float[Tensor, "b t c h w"],
+        inputs: Inputs,
         labels: Num[Tensor, "b ..."],
         generators: Generators,
     ) -> tuple[Float[Tensor, ""], Tensor | int]:
@@ -41,7 +41,7 @@ class Objective(Protocol):
 
         Args:
             model: called as a whole, so that it may be wrapped for many processes.
-            clips: normalised pixels.
+            inputs: normalised pixels b t c h w, or what else the model is called with.
             labels: one a clip: a class number, or numbers.
             generators: one a clip, for all that is random about that clip; None where nothing is.
         """

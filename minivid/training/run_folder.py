@@ -20,7 +20,8 @@ from minivid.training.distributed import check_alike, is_first, reader, save_tog
 from minivid.training.finetune_config import FinetuneConfig
 from minivid.training.history import CURVES, History, HistoryFiles, Row, draw_curves
 from minivid.training.objectives import Objective
-from minivid.training.sealed_folder import discard, sweep
+from minivid.training.sealed_folder import discard
+from minivid.whole_files import sweep
 
 STATE = "checkpoints"
 

@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from minivid.whole_files import UNFINISHED, flush, unfinished_folder
+
 CHECKSUMS = "checksums.json"
-UNFINISHED = ".unfinished-"
-"""How the names of files and folders begin that are being written."""
 
 
 class CheckpointError(ValueError):
@@ -32,7 +32,7 @@ def sealed_folder(path: Path) -> Iterator[Path]:
         CheckpointError: if what was written is not what is read.
     """
     aside = None
-    with _unfinished(path.parent) as unfinished:
+    with unfinished_folder(path.parent) as unfinished:
         yield unfinished
         seal(unfinished, [file.name for file in unfinished.iterdir()])
         os.chmod(unfinished, 0o755)  # the temporary folder is private
@@ -62,7 +62,7 @@ def sealed_files(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: if the disk refuses.
     """
-    with _unfinished(folder) as unfinished:
+    with unfinished_folder(folder) as unfinished:
         yield unfinished
         names = [file.name for file in unfinished.iterdir()]
         seal(unfinished, names)
@@ -79,15 +79,6 @@ def discard(path: Path) -> None:
         path: the folder.
     """
     shutil.rmtree(_set_aside(path))
-
-
-@contextmanager
-def _unfinished(parent: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _set_aside(path: Path) -> Path:
@@ -153,51 +144,6 @@ def check_seal(folder: Path, names: Iterable[str] = ()) -> None:
 
 
 _ANEW = "take another copy or make it anew"
-
-
-def replace_file(path: Path, write: Callable[[str], object]) -> None:
-    """Write a file that appears under its name only when it is complete and on the disk.
-
-    Args:
-        path: the file to make or to replace; its folder must exist.
-        write: given a temporary name in the same folder, makes the file.
-
-    Raises:
-        OSError: if the disk refuses; then the old file is as it was.
-    """
-    descriptor, unfinished = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    try:
-        write(unfinished)
-        os.chmod(unfinished, 0o644)  # mkstemp makes a private file
-        flush(Path(unfinished))
-        os.replace(unfinished, path)
-    except BaseException:  # Ctrl-C too
-        with suppress(OSError):
-            os.unlink(unfinished)
-        raise
-    flush(path.parent)
-
-
-def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk before anything else is."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed program left half written in a folder."""
-    for path in folder.glob(f"{UNFINISHED}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                path.unlink()
 
 
 def _sha256(path: Path) -> str:

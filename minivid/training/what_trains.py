@@ -1,6 +1,6 @@
 """What trains: which parameters of a model move, in which groups, how fast, and what pulls them back; as a table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import nn
@@ -115,6 +115,58 @@ def what_trains(model: nn.Module, groups: Sequence[Mapping]) -> str:
         rows.append(("frozen", *_share(frozen, total), "", ""))
     rows.append(("all", *_share(total, total), "", ""))
     return table(rows, numbers=True)
+
+
+def part_settings(
+    names: Iterable[str],
+    *,
+    vision: bool = True,
+    merger: bool = True,
+    language: bool = True,
+    merger_rate: float | None = None,
+    vision_rate: float | None = None,
+) -> dict[str, object]:
+    """Which parts of a model that sees and writes learn, and how fast, as the published recipe has it.
+
+    The merger turns what the eye has seen into tokens: it learns first and fastest. `vision` is all of `visual` but its
+    merger, and so the DeepStack mergers too; `language` is all of `language_model`; an untied `lm_head` always learns.
+    The rates go by other names: `merger_rate` is for every merger, and `vision_rate` for the rest of `visual`. Without
+    the first, there is no second.
+
+    Args:
+        names: of the model's parameters.
+        vision, merger, language: whether it learns.
+        merger_rate, vision_rate: learning rates; None = as all else.
+
+    Returns:
+        The fields `train_only`, `freeze` and `rates` of a FinetuneConfig.
+
+    Raises:
+        ValueError: if nothing is left that learns.
+
+    Source: set_model and create_optimizer of qwen-vl-finetune (github.com/QwenLM/Qwen3-VL).
+    """
+    names = list(names)
+    pieces = {
+        "visual.": vision,
+        "visual.merger.": merger and not vision,
+        "language_model.": language,
+        "lm_head.": True,
+    }
+    learns = [piece for piece, chosen in pieces.items() if chosen and any(piece in name for name in names)]
+    freeze = ("visual.merger.",) if vision and not merger else ()
+    moving = [name for name in names if any(p in name for p in learns) and not any(p in name for p in freeze)]
+    if not moving:
+        raise ValueError(f"nothing learns with vision={vision}, merger={merger} and language={language}; choose one")
+    rates = {}
+    if merger_rate:
+        rates = {"merger": merger_rate} | ({"visual": vision_rate} if vision_rate else {})
+    firsts = {next((piece for piece in rates if piece in name), None) for name in moving}
+    return {
+        "train_only": () if vision and language else tuple(learns),
+        "freeze": freeze,
+        "rates": {piece: rate for piece, rate in rates.items() if piece in firsts},
+    }
 
 
 def _share(count: int, total: int) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def shake(clip, rng):
 
 
 def same(one, other):
-    return one[:2] == other[:2] and torch.equal(one.clips, other.clips) and torch.equal(one.labels, other.labels)
+    return one[:2] == other[:2] and torch.equal(one.inputs, other.inputs) and torch.equal(one.labels, other.labels)
 
 
 # ---- which clips, in which order, with what luck
@@ -111,7 +111,7 @@ def test_parts_and_processes_are_views_of_one_batch(parts, processes, more, seed
         for part in range(parts)
     ]
     assert [place for piece in pieces for place in piece.places] == list(range(size))
-    assert torch.equal(torch.cat([piece.clips for piece in pieces]), whole.clips)
+    assert torch.equal(torch.cat([piece.inputs for piece in pieces]), whole.inputs)
     assert torch.equal(torch.cat([piece.labels for piece in pieces]), whole.labels)
     assert whole.labels.tolist() == batch_indices(11, size, step=step, seed=seed)
 
@@ -120,7 +120,7 @@ def test_the_same_clip_is_augmented_anew_each_time_and_in_each_seed():
     first = TrainingBatches(clips(1), 2, 0, augment=shake)[0, 0]
     again = TrainingBatches(clips(1), 2, 0, augment=shake)[1, 0]
     other = TrainingBatches(clips(1), 2, 1, augment=shake)[0, 0]
-    assert len({clip.sum().item() for batch in (first, again, other) for clip in batch.clips}) == 6
+    assert len({clip.sum().item() for batch in (first, again, other) for clip in batch.inputs}) == 6
 
 
 def test_stack_keeps_clips_and_labels_together():

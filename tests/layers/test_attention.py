@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from einops import rearrange
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import masks, normal, seeds, small, whole
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from minivid.layers.attention import (
     softmax,
 )
 from minivid.layers.kv_cache import KVCache
-from minivid.layers.positions import rotary_angles, rotate
+from minivid.layers.positions import rotary_angles, rotate, turns
 from minivid.shapes import ShapeError
 
 few = st.integers(1, 3)
@@ -1052,6 +1052,83 @@ def test_each_kernel_is_the_one_that_is_named(monkeypatch):
     assert calls == ["plain", "blocks", "fused"]
 
 
+@KERNELS
+@given(seeds, st.sampled_from([1, 2, 6]), st.integers(1, 4), st.integers(0, 3), st.booleans())
+@settings(max_examples=20)
+def test_causal_is_the_causal_mask(kernel, seed, num_kv_heads, n, earlier, masked):
+    module = MultiHeadAttention(12, 6, num_kv_heads=num_kv_heads, kernel=kernel).double()
+    x = normal(seed, 2, earlier + n, 12, dtype=torch.float64)
+    # Masks of every kind that a single token may meet: none, over the keys of each clip, and of each head.
+    masks = [None]
+    if masked:
+        masks = [normal(seed + 1, 2, heads, 1, earlier + n) > -0.5 for heads in (1, 6)]
+    for mask in masks:
+        ahead = causal_mask(n, earlier + n)
+        caches = KVCache(), KVCache()
+        for cache in caches:
+            if earlier:
+                module(x[:, :earlier], cache=cache)
+        want = module(x[:, earlier:], mask=ahead if mask is None else mask & ahead, cache=caches[0])
+        got = module(x[:, earlier:], mask=mask, causal=True, cache=caches[1])
+        torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
+
+
+def test_the_fused_kernel_needs_no_mask_to_be_causal(monkeypatch):
+    monkeypatch.setattr(attention, "causal_mask", None)  # would be called
+    module, x = MultiHeadAttention(6, 2, kernel="fused"), normal(0, 2, 5, 6)
+    want = MultiHeadAttention(6, 2)
+    want.load_state_dict(module.state_dict())
+    torch.testing.assert_close(module(x, causal=True), want(x, mask=causal_mask(5, 5)), atol=1e-6, rtol=1e-5)
+
+
+@KERNELS
+@pytest.mark.parametrize("head_dim", [1, 4, 6])
+def test_heads_may_be_wider_or_narrower_than_their_share_of_a_token(kernel, head_dim):
+    module = MultiHeadAttention(9, 4, num_kv_heads=2, head_dim=head_dim, kernel=kernel)
+    assert module.head_dim == head_dim and module.q_norm is None and module.k_norm is None
+    shapes = {name: tuple(w.shape) for name, w in module.named_parameters() if name.endswith("weight")}
+    assert shapes == {
+        "q_proj.weight": (4 * head_dim, 9), "k_proj.weight": (2 * head_dim, 9), "v_proj.weight": (2 * head_dim, 9),
+        "out_proj.weight": (9, 4 * head_dim),
+    }  # fmt: skip
+    x = normal(0, 2, 5, 9)
+    query, key, value = (
+        rearrange(projection(x), "b n (heads k) -> b heads n k", k=head_dim)
+        for projection in (module.q_proj, module.k_proj, module.v_proj)
+    )
+    output, _ = attend(query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1))
+    want = module.out_proj(rearrange(output, "b heads n k -> b n (heads k)"))
+    torch.testing.assert_close(module(x), want, atol=1e-5, rtol=1e-4)
+
+
+@KERNELS
+@pytest.mark.parametrize("n", [1, 5])
+def test_queries_and_keys_are_normed_head_by_head_before_they_are_turned(kernel, n):
+    module = MultiHeadAttention(12, 3, num_kv_heads=1, qk_norm_eps=0.3, kernel=kernel)
+    for norm in (module.q_norm, module.k_norm):
+        nn.init.normal_(norm.weight)
+    x, angles = normal(0, 2, n, 12), rotary_angles(torch.arange(n) + 7, 4)
+
+    def normed(y, weight):
+        return y / (y.square().mean(-1, keepdim=True) + 0.3).sqrt() * weight
+
+    query = rearrange(module.q_proj(x), "b n (heads k) -> b heads n k", heads=3)
+    query = rotate(normed(query, module.q_norm.weight), angles)
+    key = rotate(normed(module.k_proj(x)[:, None], module.k_norm.weight), angles)
+    output, weights = attend(query, key.expand(-1, 3, -1, -1), module.v_proj(x)[:, None].expand(-1, 3, -1, -1))
+    want = module.out_proj(rearrange(output, "b heads n k -> b n (heads k)"))
+    torch.testing.assert_close(module(x, rotary=angles), want, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(module(x, rotary=turns(angles)), want, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(module.attention_weights(x, rotary=angles), weights, atol=1e-5, rtol=1e-4)
+    module.reset_parameters()
+    assert torch.equal(module.q_norm.weight, torch.ones(4)) and torch.equal(module.k_norm.weight, torch.ones(4))
+
+
+def test_a_head_of_no_width_is_refused():
+    with pytest.raises(ValueError, match=exactly("head_dim is 0, expected at least 1")):
+        MultiHeadAttention(6, 2, head_dim=0)
+
+
 def test_a_blind_token_gets_the_output_bias():
     module = MultiHeadAttention(6, 2)
     nn.init.normal_(module.out_proj.bias)
@@ -1185,9 +1262,9 @@ def test_constructor_names_the_numbers_that_do_not_fit(arguments, message):
 def test_multi_head_attention_shows_its_numbers():
     module = MultiHeadAttention(12, 6, num_kv_heads=2, dropout=0.25, kernel="fused")
     assert (module.embed_dim, module.num_heads, module.num_kv_heads, module.head_dim) == (12, 6, 2, 2)
-    assert module.extra_repr() == "num_heads=6, num_kv_heads=2, dropout=0.25, kernel='fused'"
+    assert module.extra_repr() == "num_heads=6, num_kv_heads=2, head_dim=2, dropout=0.25, kernel='fused'"
     plain = MultiHeadAttention(12, 6)
-    assert plain.extra_repr() == "num_heads=6, num_kv_heads=6, dropout=0.0, kernel='plain'"
+    assert plain.extra_repr() == "num_heads=6, num_kv_heads=6, head_dim=2, dropout=0.0, kernel='plain'"
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float64])

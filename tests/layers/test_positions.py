@@ -28,6 +28,8 @@ from minivid.layers.positions import (
     rotate,
     sinusoidal,
     stretch_table,
+    turn,
+    turns,
 )
 from minivid.shapes import Grid, ShapeError
 
@@ -419,6 +421,33 @@ def test_rotate_takes_positions_for_each_clip(impl, case):
     angles = 3.0 * normal(seed + 1, x.shape[0], x.shape[2], x.shape[3] // 2)
     want = torch.cat([impl.rotate(x[b : b + 1], angles[b]) for b in range(len(x))])
     agree(impl.rotate(x, angles), want, "a clip was turned by another's angles", axes="b heads n k", x=x, angles=angles)
+
+
+@pytest.mark.parametrize("several", [False, True])  # angles for all clips, or for each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_turning_in_three_steps_is_rotating(several, dtype, unchecked):
+    x, angles = normal(0, 2, 3, 5, 6).to(dtype), normal(1, *([2] if several else []), 5, 3)
+    cosines, sines = turns(angles)
+    assert cosines.shape == sines.shape == (*([2] if several else []), 1, 5, 6)
+    got = turn(x, cosines, sines)
+    assert got.dtype == dtype
+    # One rounding in another order; in half precision both round their float32 result once.
+    torch.testing.assert_close(
+        got,
+        rotate(x, angles),
+        atol=1e-6 if dtype == torch.float32 else 1e-2,
+        rtol=1e-6 if dtype == torch.float32 else 1e-2,
+    )
+    message = r"^cosines: shape \(1, 5, 4\), expected n=5 rows of k=6 numbers for x \(2, 3, 5, 6\)$"
+    with pytest.raises(ShapeError, match=message):
+        turn(x, *turns(torch.zeros(5, 2)))
+
+
+def test_turning_in_three_steps_passes_gradcheck():
+    x, angles = normal(0, 1, 2, 3, 4, dtype=torch.float64), normal(1, 3, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda x, angles: turn(x, *turns(angles)), (x.requires_grad_(), angles.requires_grad_())
+    )
 
 
 def test_rotate_passes_gradcheck_and_undoes_itself():

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from minivid.models.clip_classifier import ClipClassifier
+from minivid.models.qwen3_vl import Qwen3VL
+from minivid.models.qwen3_vl_vision import Qwen3VLVision
 from minivid.models.vivit import ViViT
 from minivid.models.zoo import build_model, model_classes, small_config
 
@@ -23,11 +25,18 @@ SMALL = {
         "intermediate_size": 20,
     },
 }
+# What reads patches or words instead of clips.
+OTHERS = {"qwen3_vl": Qwen3VL, "qwen3_vl_vision": Qwen3VLVision}
 
 
 def test_every_model_is_found_and_runs_on_its_example():
     classes = model_classes()
-    assert classes["vivit"] is ViViT and set(classes) == set(SMALL)
+    assert classes["vivit"] is ViViT and set(classes) == {*SMALL, *OTHERS}
+    for name, model_class in OTHERS.items():
+        assert classes[name] is model_class
+        with torch.device("meta"):
+            model = model_class(small_config(name))
+            model(*model.example_inputs(3))
     for name, numbers in SMALL.items():
         model = build_model(name, numbers)
         assert type(model) is classes[name]
@@ -36,7 +45,8 @@ def test_every_model_is_found_and_runs_on_its_example():
 
 
 def test_every_model_keeps_the_promises_of_a_clip_classifier():
-    for name, model_class in model_classes().items():
+    for name in SMALL:
+        model_class = model_classes()[name]
         model = build_model(name, SMALL[name]).eval()
         assert issubclass(model_class, ClipClassifier) and isinstance(model.classifier, nn.Linear)
         clips = torch.randn(3, *model.example_inputs()[0].shape[1:])
@@ -47,8 +57,8 @@ def test_every_model_keeps_the_promises_of_a_clip_classifier():
 
 
 def test_every_model_has_numbers_for_small_clips():
-    for name, model_class in model_classes().items():
-        config = small_config(name)
+    for name in SMALL:
+        model_class, config = model_classes()[name], small_config(name)
         assert (config.num_frames, config.image_size, config.num_labels) == (8, 32, 4)
         with torch.device("meta"):
             model = model_class(config)

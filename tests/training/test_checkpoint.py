@@ -31,8 +31,9 @@ from minivid.training.checkpoint import (
     write_text,
 )
 from minivid.training.optimizer import SGD, AdamW
-from minivid.training.sealed_folder import CHECKSUMS, UNFINISHED, seal
+from minivid.training.sealed_folder import CHECKSUMS, seal
 from minivid.video.clip import ClipSettings
+from minivid.whole_files import UNFINISHED
 
 MODEL = ViViTConfig(
     image_size=6, num_frames=4, tubelet_size=(2, 3, 3), hidden_size=8, num_hidden_layers=1, num_attention_heads=2,

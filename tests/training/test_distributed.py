@@ -10,6 +10,8 @@ from multiprocessing import get_context
 import pytest
 import torch
 
+from minivid.data.conversations import collate, flatten
+from minivid.models.qwen3_vl import SMALL_CONFIG, Qwen3VL
 from minivid.models.vivit import ViViT, ViViTConfig
 from minivid.training.checkpoint import OPTIMIZER, WEIGHTS, CheckpointError, load_training
 from minivid.training.distributed import (
@@ -24,6 +26,7 @@ from minivid.training.distributed import (
     wait_for_all,
 )
 from minivid.training.finetune import STATE, FinetuneConfig, finetune
+from minivid.training.next_token import NextToken
 from minivid.training.objectives import FrameOrder, MaskedTubelets
 
 MODEL = ViViTConfig(
@@ -91,6 +94,61 @@ def train(*, config=CONFIG, objective=None, stop=None, seen=None, **options):
     return rows, {name: weight.detach().tolist() for name, weight in model.named_parameters()}
 
 
+# ---- conversations
+
+TALK = FinetuneConfig(steps=6, batch_size=4, learning_rate=3e-3, rates={"merger": 1e-3}, evaluate_every=3, save_every=0)
+TALKS = {
+    "DDP": {},
+    "DDP, by parts": {"config": replace(TALK, micro_batches=2), "weighting": "parts"},
+    "FSDP2": {"sharded": True},
+    "FSDP2, flat": {"sharded": True, "flat": True},
+    "FSDP2, recomputed": {"sharded": True, "config": replace(TALK, gradient_checkpointing=True, steps=3)},
+    "FSDP2, only the merger": {"sharded": True, "config": replace(TALK, train_only=("visual.merger.",), steps=3)},
+}
+
+
+class Talks(list):
+    """Conversations about a picture, about frames of another size, and, of every second, about nothing."""
+
+    flat = False
+
+    def __init__(self, count):
+        c, eye = SMALL_CONFIG, SMALL_CONFIG.vision_config
+        box = eye.in_channels * eye.temporal_patch_size * eye.patch_size**2
+        for i in range(count):
+            random = torch.Generator().manual_seed(i)
+            ids, grids = torch.randint(500, (4 + i % 5,), generator=random).tolist(), []
+            for h, w in () if i % 2 else ((2, 2 + i % 4),):
+                grids.append([1, h, w - w % 2])
+                ids = [
+                    c.vision_start_token_id,
+                    *[c.image_token_id] * (h * (w - w % 2) // 4),
+                    c.vision_end_token_id,
+                    *ids,
+                ]
+            ids = torch.tensor([ids])
+            labels = ids.masked_fill((ids >= 500) | (torch.arange(ids.shape[1]) % 3 == 0), -100)
+            item = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+            if grids:
+                rows = sum(h * w for _, h, w in grids)
+                item["pixel_values"] = torch.randn(rows, box, generator=random)
+                item["image_grid_thw"] = torch.tensor(grids)
+            self.append(item)
+
+    def collate(self, chosen):
+        batch = flatten(chosen) if self.flat else collate(chosen, pad_token_id=0)
+        return batch, batch.pop("labels")
+
+
+def talk(*, config=TALK, flat=False, weighting="tokens", **options):
+    """The rows and the weights of a training on conversations."""
+    torch.manual_seed(share().process)
+    model, data = Qwen3VL(SMALL_CONFIG), Talks(11)
+    data.flat = flat
+    found = finetune(model, data, data, config, objective=NextToken(weighting), quiet=True, **options)
+    return found.rows, {name: weight.detach().tolist() for name, weight in model.named_parameters()}
+
+
 # ---- what the processes do
 
 
@@ -100,6 +158,8 @@ def everything(folder):
         seen = []
         found[name] = train(seen=seen, **options)
         found[f"{name}: clips"] = seen
+    for name, options in TALKS.items():
+        found[f"talk: {name}"] = talk(**options)
     for name, options in (("sharded", {"sharded": True}), ("whole", {})):
         train(folder=folder / name, stop=5, **options)
     wait_for_all()
@@ -189,6 +249,16 @@ def agree(found, want):
     for name, weight in weights.items():
         if "k_proj.bias" not in name:
             torch.testing.assert_close(torch.tensor(weight), torch.tensor(want_weights[name]), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_two_processes_learn_from_conversations_as_one_does(both, name):
+    options = {key: value for key, value in TALKS[name].items() if key != "sharded"}
+    if options.get("weighting") == "parts":  # of which two processes have twice as many
+        options["config"] = replace(options["config"], micro_batches=4)
+    want = talk(**options)
+    for found in both:
+        agree(found[f"talk: {name}"], want)
 
 
 @pytest.mark.parametrize("name", TRAININGS)

@@ -21,7 +21,7 @@ from minivid.training.checkpoint import BEST_AND_LAST, WEIGHTS, CheckpointError
 from minivid.training.finetune import FinetuneConfig, finetune
 from minivid.training.history import CURVES, HISTORY
 from minivid.training.run_folder import STATE
-from minivid.training.sealed_folder import UNFINISHED
+from minivid.whole_files import UNFINISHED
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),

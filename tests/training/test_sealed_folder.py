@@ -10,16 +10,14 @@ import pytest
 from minivid.training import sealed_folder as module
 from minivid.training.sealed_folder import (
     CHECKSUMS,
-    UNFINISHED,
     CheckpointError,
     check_seal,
     discard,
-    replace_file,
     seal,
     sealed_files,
     sealed_folder,
-    sweep,
 )
+from minivid.whole_files import UNFINISHED, replace_file, sweep
 
 
 def fill(folder, text="numbers"):
@@ -182,25 +180,6 @@ def test_files_half_replaced_are_told_apart(tmp_path, monkeypatch):
         check_seal(tmp_path)
 
 
-def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "x.txt"
-    for text in ("old", "new"):
-        replace_file(path, lambda name, text=text: Path(name).write_text(text))
-    assert tree(tmp_path) == {"x.txt": b"new"} and path.stat().st_mode & 0o777 == 0o644
-
-    def half(name):
-        Path(name).write_text("half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        replace_file(path, half)
-    for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch, pytest.raises(PermissionError):
-            patch.setattr(os, name, refuse)
-            replace_file(path, lambda name: Path(name).write_text("newer"))
-    assert tree(tmp_path) == {"x.txt": b"new"}
-
-
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     done = []
     fsync, rename = os.fsync, os.replace
@@ -215,16 +194,6 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     last = len(order) - 1 - order[::-1].index("replace")
     assert done[last] == ("replace", str(tmp_path / "one")) and {"a.bin", "b.txt"} <= set(order[:last])
     assert done[last + 1] == ("fsync", str(tmp_path))
-
-
-def test_what_a_killed_program_left_is_swept_away(tmp_path):
-    (tmp_path / f"{UNFINISHED}abc").mkdir()
-    fill(tmp_path / f"{UNFINISHED}abc")
-    (tmp_path / f"{UNFINISHED}def.json").write_text("half")
-    (tmp_path / "mine").write_text("stays")
-    sweep(tmp_path)
-    assert sorted(tree(tmp_path)) == ["mine"] and len(list(tmp_path.iterdir())) == 1
-    sweep(tmp_path / "nowhere")
 
 
 def test_a_folder_is_discarded_name_first(sealed, tmp_path, monkeypatch):

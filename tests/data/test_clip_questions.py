@@ -1,0 +1,146 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minivid.data.clip_questions import (
+    QUESTIONS,
+    Asked,
+    ClipQuestions,
+    Turn,
+    answer,
+    single_questions,
+    vocabulary_texts,
+)
+from minivid.data.conversations import prepare
+from minivid.data.moving_shapes import make_clips, roll
+from minivid.data.processor import PAD, Processor
+from minivid.text.byte_pair import BytePair
+from minivid.text.chat import IMAGE_PAD, MESSAGE_END, MESSAGE_START, VIDEO_PAD, VISION_END, VISION_START
+from minivid.video.clip import ClipSettings
+
+SPECIAL = (PAD, MESSAGE_START, MESSAGE_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD)
+CUT = {"patch_size": 4, "temporal_patch_size": 2, "spatial_merge_size": 2}
+AREA = 16 * 16
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return Processor(
+        BytePair.train(vocabulary_texts(), 300, special_tokens=SPECIAL),
+        ClipSettings(**CUT, min_pixels=AREA, max_pixels=AREA),
+        ClipSettings(**CUT, frames=6, repeat_short=True, min_pixels=AREA, total_pixels=3 * AREA),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(processor, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    labels = make_clips(folder, 5, seed=1, split="test", side=16)
+    seen = []
+    found = ClipQuestions.load(folder, processor, on_clip=lambda: seen.append(1))
+    assert found.labels == labels and len(seen) == 5
+    return folder, found
+
+
+def test_every_question_has_one_answer_that_says_what_was_drawn(data):
+    _, questions = data
+    for label in questions.labels:
+        clip = label.description
+        assert [answer(about, clip) for about in ("colour", "shape", "motion")] == [
+            clip.colour,
+            clip.shape,
+            clip.motion,
+        ]
+        assert answer("caption", clip) == f"a {clip.colour} {clip.shape} moves {clip.motion}"
+    with pytest.raises(ValueError, match="about: 'size' is none of colour, shape, motion, caption"):
+        answer("size", questions.labels[0].description)
+
+
+def test_no_two_things_are_asked_in_the_same_words():
+    wordings = [question for questions in QUESTIONS.values() for question in questions]
+    assert len(set(wordings)) == len(wordings) == len(single_questions())
+    assert [turn.question for (turn,) in single_questions()] == wordings
+    texts = list(vocabulary_texts())
+    assert set(wordings) < set(texts) and "a green triangle moves up" in texts and "yellow" in texts
+    assert len(texts) == len(wordings) + 4 + 3 + 4 + 48
+
+
+def test_items_are_every_clip_with_every_conversation(data):
+    _, questions = data
+    assert len(questions) == 5 * len(single_questions())
+    frames, asked = questions[len(single_questions()) + 2]
+    assert frames is questions.clips[1].frames
+    assert asked == Asked(1, (Turn("colour", QUESTIONS["colour"][2]),))
+    with pytest.raises(IndexError, match=f"item {len(questions)} of {len(questions)}"):
+        questions[len(questions)]
+
+
+def test_a_prompt_is_what_describing_the_file_would_read(data, processor):
+    folder, questions = data
+    for number, label in enumerate(questions.labels):
+        text = QUESTIONS["motion"][number % 4]
+        asked = Asked(number, (Turn("motion", text),))
+        got = questions.prompts([(questions.clips[number].frames, asked)])
+        content = [{"type": "video", "video": str(folder / label.file)}, {"type": "text", "text": text}]
+        want = prepare([{"role": "user", "content": content}], processor)
+        assert set(got) == set(want)
+        assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_answers_count_with_what_ends_them_and_nothing_else_does(data, processor):
+    _, questions = data
+    turns = (Turn("caption", "What happens?"), Turn("shape", "What shape is it?"))
+    items = [(questions.clips[number].frames, Asked(number, turns[: 1 + number % 2])) for number in (0, 1)]
+    inputs, labels = questions.collate(items)
+    tokenizer = processor.tokenizer
+    for row, (_, asked) in enumerate(items):
+        counted = labels[row][labels[row] != -100].tolist()
+        said = [f"{text}{MESSAGE_END}\n" for text in questions.answers(asked)]
+        assert tokenizer.decode(counted) == "".join(said)
+        kept = labels[row] != -100
+        assert torch.equal(inputs["input_ids"][row][kept], labels[row][kept])
+    # The short row is filled up on the right, and nothing there counts.
+    pads = inputs["input_ids"] == processor.pad_token_id
+    assert pads[0].any() and not pads[1].any() and (pads[0].sort().values == pads[0]).all()
+
+
+def test_prompts_end_where_the_last_answer_begins_filled_up_on_the_left(data, processor):
+    _, questions = data
+    turns = (Turn("caption", "What happens?"), Turn("shape", "What shape is it?"))
+    items = [(questions.clips[number].frames, Asked(number, turns[: 1 + number % 2])) for number in (0, 1)]
+    inputs = questions.prompts(items)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    for row, (_, asked) in enumerate(items):
+        text = processor.tokenizer.decode(ids[row][mask[row] == 1].tolist())
+        assert text.endswith(f"{asked.turns[-1].question}{MESSAGE_END}\n{MESSAGE_START}assistant\n")
+        assert text.count(MESSAGE_START) == 2 * len(asked.turns)
+    assert (ids[mask == 0] == processor.pad_token_id).all() and mask[:, -1].all() and not mask[0, 0]
+
+
+def test_a_batch_holds_the_patches_of_its_clips_one_after_the_other(data):
+    _, questions = data
+    items = [questions[i] for i in (0, 40, 70)]
+    inputs, _ = questions.collate(items)
+    alone = [questions.collate([item])[0]["pixel_values_videos"] for item in items]
+    assert torch.equal(inputs["pixel_values_videos"], torch.cat(alone))
+    assert inputs["video_grid_thw"].tolist() == [[3, 4, 4]] * 3
+
+
+def test_changed_clips_keep_their_questions_and_answers(data):
+    _, questions = data
+    rng = torch.Generator().manual_seed(0)
+    rolled = questions.changed(lambda frames: roll(frames, rng))
+    assert rolled.labels is questions.labels and len(rolled) == len(questions)
+    before, after = questions.clips[3].frames, rolled.clips[3].frames
+    assert not torch.equal(before, after) and torch.equal(before.flatten().sort().values, after.flatten().sort().values)
+
+
+def test_an_odd_last_frame_is_shown_twice(data):
+    _, questions = data
+    clip = questions.clips[0]
+    odd = replace(questions, clips=[replace(clip, frames=clip.frames[:5])])
+    even = replace(questions, clips=[replace(clip, frames=clip.frames[[0, 1, 2, 3, 4, 4]])])
+    (one, _), (two, _) = (some.collate([some[0]]) for some in (odd, even))
+    assert torch.equal(one["pixel_values_videos"], two["pixel_values_videos"])
+    assert torch.equal(one["input_ids"], two["input_ids"])
