@@ -43,6 +43,7 @@ def test_leaves_what_it_promises(finished):
         assert len(read_labels(folder / "clips" / split)) == count
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    assert (folder / "eyes" / "history.jsonl").is_file()
     assert set(metrics["exact"]) == set(QUESTIONS)
 
 
@@ -55,7 +56,7 @@ def test_every_question_is_written_down_with_its_answer(finished):
         assert row["question"] in QUESTIONS[row["about"]]
         assert row["right"] == getattr(labels[row["file"]].description, row["about"])
     for about, share in metrics["exact"].items():
-        mine = [row["answer"] == row["right"] for row in rows if row["about"] == about]
+        mine = [row["answer"] == row["right"] for row in rows if row["about"] == about and not row["held_out"]]
         assert share == sum(mine) / len(mine)
 
 
@@ -93,15 +94,19 @@ def without_report(monkeypatch):
     monkeypatch.setattr(caption._Report, "write", lambda self: None)
 
 
+@pytest.mark.parametrize("stop", [2, 8], ids=["the eyes learn", "the whole learns"])
 def test_stopped_and_begun_again_it_ends_in_the_weights_of_a_run_without_a_stop(
-    finished, without_report, tmp_path, monkeypatch, capsys
+    stop, finished, without_report, tmp_path, monkeypatch, capsys
 ):
     folder, _ = finished
-    monkeypatch.setattr(caption, "TRAINING", replace(caption.TRAINING, save_every=1))
+    for name in ("EYES", "TRAINING"):  # 6 steps and 2
+        monkeypatch.setattr(caption, name, replace(getattr(caption, name), save_every=1))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("minivid.training.finetune.clip_gradients", _stop_at(2))
+        patch.setattr("minivid.training.finetune.clip_gradients", _stop_at(stop))
         caption.run(tmp_path, seed=3, steps=2, clips=FEW)
-    assert re.search(r"after step 1 of 2.*last save, at most 1 steps back", capsys.readouterr().err, re.DOTALL)
+    assert re.search(
+        rf"after step {stop - 1} of 8.*last save, at most 1 steps back", capsys.readouterr().err, re.DOTALL
+    )
     caption.run(tmp_path, seed=3, steps=2, clips=FEW, quiet=True)
     assert (tmp_path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 

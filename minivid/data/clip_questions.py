@@ -65,7 +65,9 @@ def answer(about: str, clip: MovingShape) -> str:
 
 
 def vocabulary_texts() -> Iterator[str]:
-    """Every question and every answer that there can be: what a tokenizer of its own is trained on."""
+    """All questions and all answers, and what a chat puts around them: what a tokenizer of its own is trained on."""
+    yield from ("user\n", "assistant\n")
+    yield from (f"<{tenths / 10:.1f} seconds>" for tenths in range(20))
     for questions in QUESTIONS.values():
         yield from questions
     for words in (COLOURS, SHAPES, MOTIONS):

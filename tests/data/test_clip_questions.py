@@ -63,7 +63,7 @@ def test_no_two_things_are_asked_in_the_same_words():
     assert [turn.question for (turn,) in single_questions()] == wordings
     texts = list(vocabulary_texts())
     assert set(wordings) < set(texts) and "a green triangle moves up" in texts and "yellow" in texts
-    assert len(texts) == len(wordings) + 4 + 3 + 4 + 48
+    assert len(texts) == 2 + 20 + len(wordings) + 4 + 3 + 4 + 48
 
 
 def test_items_are_every_clip_with_every_conversation(data):
