@@ -10,7 +10,7 @@ from hypothesis import settings
 
 HERE = Path(__file__).parent
 
-settings.register_profile("minivid", max_examples=60, deadline=None, derandomize=True, database=None, print_blob=False)
+settings.register_profile("minivid", max_examples=50, deadline=None, derandomize=True, database=None, print_blob=False)
 settings.load_profile("minivid")
 
 # Several workers share the machine: one thread each is faster than all threads each.

@@ -290,7 +290,7 @@ PRETEXTS = {
 @given(gt=st.integers(1, 4), gh=st.integers(1, 5), gw=st.integers(2, 5), share=st.floats(0.01, 0.99), seed=seeds)
 def test_tube_mask_hides_the_share_at_the_same_places_in_every_moment(gt, gh, gw, share, seed):
     tubes = tube_mask(Grid(gt, gh, gw), share, generators(3, seed)).view(3, gt, gh * gw)
-    hidden = min(max(1, round(share * gh * gw)), gh * gw - 1)
+    hidden = min(max(1, round(share * (gh * gw))), gh * gw - 1)
     assert torch.equal(tubes.sum(-1), torch.full((3, gt), hidden))
     assert torch.equal(tubes, tubes[:, :1].expand_as(tubes))
 
