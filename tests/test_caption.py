@@ -167,7 +167,7 @@ def test_learns_to_answer_in_words_about_clips_it_has_never_seen(seed, without_r
     assert sum(metrics["seconds"].values()) < 240
 
 
-def test_no_answer_without_an_end(monkeypatch):
+def test_no_answer_without_an_end(monkeypatch, unchecked):
     class Mute(ClipQuestions):
         def __init__(self):
             object.__setattr__(self, "processor", Mute.Processor())

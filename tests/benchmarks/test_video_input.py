@@ -183,8 +183,10 @@ ROUNDS = int(os.environ.get("MINIVID_BENCHMARK_ROUNDS", "5"))
 CLIPS = [(15, key_frames) for key_frames in KEY_FRAMES] + [
     (60, "gop60"),
     (60, "gop240"),
+    (60, "gopinf"),
     (600, "gop60"),
     (600, "gop240"),
+    (600, "gopinf"),
 ]
 
 
