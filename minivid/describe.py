@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from minivid.data.conversations import FILE_OPTIONS, SIZE_OPTIONS, ConversationPlan, plan, prepare
 from minivid.data.processor import Processor
-from minivid.models.generate import Sampling, generate
+from minivid.models.generate import Sampling, column_major, generate
 from minivid.models.pretrained import load_pretrained, qwen3_vl_config_of_published, read_config
 from minivid.models.qwen3_vl import Qwen3VL, Qwen3VLConfig
 from minivid.shapes import table
@@ -241,6 +241,8 @@ def describe(planned: Plan, *, on_text: Callable[[str], object] | None = None, q
     planned.check_memory()
     with _timed(seconds, "load"):
         model = load_pretrained(question.checkpoint, dtype=DTYPES[question.dtype], kernel="fused").to(question.device)
+        if model.device.type == "cpu":
+            column_major(model)
     if not quiet:
         print(planned.text(), file=sys.stderr)
     with _timed(seconds, "read"):
@@ -264,8 +266,8 @@ def describe(planned: Plan, *, on_text: Callable[[str], object] | None = None, q
             say(stream.add(new[-1]) if new[-1] in known else "\N{REPLACEMENT CHARACTER}")
 
     known = {*tokenizer.vocab.values(), *tokenizer.special_tokens.values(), *tokenizer.added_tokens.values()}
-    started = time.perf_counter()
     with _watched(model, planned.conversation, quiet) as bar, _timed(seconds, "answer"):
+        started = time.perf_counter()
         generate(
             model,
             inputs,

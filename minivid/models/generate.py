@@ -280,6 +280,50 @@ class Sampling:
 # ---- the loop
 
 
+def column_major(model: nn.Module) -> nn.Module:
+    """Lay every matrix with more rows than columns column by column in memory, for the products of single tokens.
+
+    A step with the cache multiplies each matrix with one vector, and so is as fast as memory can be read. Of a matrix
+    that is stored row by row each row gives one dot product, and the shorter a row is, the more of its time goes into
+    beginning and ending it; stored column by column, the columns are added up, and they are long. On processors the
+    vocabulary head takes half the time. No name, shape or number changes, and no more memory is needed afterwards.
+    Matrices in 16 bits are left as they are: see `vector_products`.
+
+    Args:
+        model: changed in place; training and saving work as before.
+
+    Returns:
+        The same model.
+    """
+    for weight in model.parameters():
+        if weight.ndim == 2 and len(weight) > weight.shape[1] and weight.dtype == torch.float32:
+            weight.data = weight.data.t().contiguous().t()
+    return model
+
+
+@contextmanager
+def vector_products(model: nn.Module, *, rows: int = 1) -> Iterator[None]:
+    """Multiply matrices of bfloat16 with a single vector without oneDNN, on processors.
+
+    That library, which makes products of many rows fast, sets up each product anew; with one row this takes about as
+    long as the product.
+
+    Args:
+        model: what is to be computed with it; for another dtype or device than bfloat16 and "cpu" nothing changes.
+        rows: of the batch, each of one token; for more than one nothing changes.
+    """
+    weight = next(model.parameters(), None)
+    alone = rows == 1 and weight is not None and weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+    if not (alone and torch.backends.mkldnn.is_available()):
+        yield
+        return
+    before = torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)[0]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before, _fp32_precision=None)
+
+
 def generate(
     model: nn.Module,
     inputs: Mapping[str, Tensor],
@@ -352,7 +396,8 @@ def generate(
                 return torch.stack(steps, 1)
             seen.scatter_(1, chosen[:, None], True)
             generated.scatter_(1, chosen[:, None], True)
-            logits = model(ids[:, None], cache=cache, keep=1)[:, -1]
+            with vector_products(model, rows=len(ids)):
+                logits = model(ids[:, None], cache=cache, keep=1)[:, -1]
 
 
 @contextmanager

@@ -880,3 +880,37 @@ def test_functions_and_settings_can_be_seen():
     assert repr(Sampling(top_k=20)).endswith("temperature=1.0, top_k=20, top_p=None, min_p=None)")
     ids, finished = emit(torch.tensor([4, 2]), torch.tensor([False, True]), torch.tensor([4]), 9)
     assert (ids.tolist(), finished.tolist()) == ([4, 9], [True, True])
+
+
+# ---- products of single tokens
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_layout_of_a_matrix_changes_no_name_and_no_number(dtype):
+    torch.manual_seed(0)
+    model = Qwen3VL(SMALL_CONFIG).to(dtype).eval()
+    ids, before = torch.arange(6)[None], {name: weight.clone() for name, weight in model.state_dict().items()}
+    with torch.no_grad():
+        want = model(ids)
+        assert library.column_major(model) is model
+        got = model(ids)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    # The same sums, added up in another order; of 16 bits the layout, and so the order, stays.
+    torch.testing.assert_close(got, want, atol=1e-5 if dtype == torch.float32 else 0.0, rtol=0.0)
+    tall = model.language_model.embed_tokens.weight
+    assert tall.stride() == ((1, 512) if dtype == torch.float32 else (64, 1))
+    assert model.language_model.layers[0].feed_forward.down_proj.weight.stride() == (128, 1)  # is wide
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_only_single_rows_of_16_bits_are_multiplied_without_onednn():
+    def inside(dtype, rows):
+        with library.vector_products(nn.Linear(2, 2, dtype=dtype), rows=rows):
+            return torch._C._get_mkldnn_enabled()
+
+    assert [inside(torch.bfloat16, 1), inside(torch.bfloat16, 2), inside(torch.float32, 1)] == [False, True, True]
+    with pytest.raises(KeyError), library.vector_products(nn.Linear(2, 2, dtype=torch.bfloat16)):
+        raise KeyError
+    assert torch._C._get_mkldnn_enabled()
+    with library.vector_products(nn.Flatten()):
+        assert torch._C._get_mkldnn_enabled()
