@@ -54,7 +54,7 @@ def block_gelu_tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """
     if torch.compiler.is_compiling():  # a compiler joins the steps by itself
         return gelu_tanh(x)
-    return _Blocks.apply(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
+    return _Blocks.apply(x)
 
 
 # Numbers that block_gelu_tanh works on at a time: 128 KiB in float32, so that a block and what is made of it stay in
@@ -70,9 +70,12 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(x):
         x = x.contiguous()
-        result = torch.empty_like(x)
+        result, buffers = torch.empty_like(x), _wide_buffers(x, 2)
         for numbers, y in _blocks(x, result):
-            torch.mul(numbers, numbers, out=y).mul_(_CUBIC).add_(_LINEAR).mul_(numbers).sigmoid_().mul_(numbers)
+            wide, s = (buffer[: len(y)] for buffer in buffers)
+            wide = _widened(numbers, wide)
+            torch.mul(wide, wide, out=s).mul_(_CUBIC).add_(_LINEAR).mul_(wide).sigmoid_()
+            torch.mul(s, wide, out=y)
         return result
 
     @staticmethod
@@ -99,12 +102,15 @@ class _BlocksGradient(torch.autograd.Function):
     @staticmethod
     def forward(grad, x):
         grad, x = grad.contiguous(), x.contiguous()
-        result, buffer = torch.empty_like(x), x.new_empty(BLOCK)
+        result, buffers = torch.empty_like(x), _wide_buffers(x, 3)
         for g, numbers, dx in _blocks(grad, x, result):
-            square = torch.mul(numbers, numbers, out=buffer[: len(g)])
-            s = torch.mul(square, _CUBIC, out=dx).add_(_LINEAR).mul_(numbers).sigmoid_()
-            slope = square.mul_(3 * _CUBIC).add_(_LINEAR).mul_(numbers)  # x v'
-            s.mul_(slope.addcmul_(slope, s, value=-1).add_(1)).mul_(g)
+            wide, square, s = (buffer[: len(dx)] for buffer in buffers)
+            wide = _widened(numbers, wide)
+            torch.mul(wide, wide, out=square)
+            torch.mul(square, _CUBIC, out=s).add_(_LINEAR).mul_(wide).sigmoid_()
+            slope = square.mul_(3 * _CUBIC).add_(_LINEAR).mul_(wide)  # x v'
+            s.mul_(slope.addcmul_(slope, s, value=-1).add_(1))
+            torch.mul(s, g, out=dx)
         return result
 
     @staticmethod
@@ -132,8 +138,18 @@ class _BlocksGradient(torch.autograd.Function):
 
 
 def _gelu_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    s = torch.sigmoid(_LINEAR * x + _CUBIC * x**3)
-    return grad * s * (1 + (1 - s) * x * (_LINEAR + 3 * _CUBIC * x**2))
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    s = torch.sigmoid(_LINEAR * wide + _CUBIC * wide**3)
+    return (grad * s * (1 + (1 - s) * wide * (_LINEAR + 3 * _CUBIC * wide**2))).to(x.dtype)
+
+
+def _wide_buffers(x: Tensor, count: int) -> Tensor:
+    return x.new_empty(count, min(BLOCK, x.numel()), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _widened(numbers: Tensor, buffer: Tensor) -> Tensor:
+    """The numbers themselves, or half-precision ones copied into a buffer of float32."""
+    return numbers if numbers.dtype == buffer.dtype else buffer.copy_(numbers)
 
 
 def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

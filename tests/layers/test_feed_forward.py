@@ -253,15 +253,16 @@ class Steps(TorchDispatchMode):
         return operator(*arguments, **(keywords or {}))
 
 
-def test_the_way_back_writes_into_one_buffer_of_a_block():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_way_back_writes_into_buffers_of_a_block(dtype):
     assert BLOCK * 4 == 128 * 2**10
-    x = normal(0, 2 * BLOCK + 3).requires_grad_()
-    y = block_gelu_tanh(x)
+    x = normal(0, 2 * BLOCK + 3).to(dtype).requires_grad_()
+    y, change = block_gelu_tanh(x), normal(1, 2 * BLOCK + 3).to(dtype)
     with Steps() as steps:
-        torch.autograd.grad(y, x, normal(1, 2 * BLOCK + 3))
-    # Two products a block, none of which makes a tensor of its own; what is made is the buffer and the result.
-    assert steps.names.count("aten.mul.out") == 6 and "aten.mul.Tensor" not in steps.names
-    assert sum("empty" in name for name in steps.names) == 2
+        torch.autograd.grad(y, x, change)
+    # Three products a block, none of which makes a tensor of its own; what is made are the buffers and the result.
+    assert steps.names.count("aten.mul.out") == 9 and "aten.mul.Tensor" not in steps.names
+    assert sum("empty" in name for name in steps.names) == 2 and "aten._to_copy.default" not in steps.names
 
 
 def test_a_compiler_is_given_gelu_tanh_itself(monkeypatch):
