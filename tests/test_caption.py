@@ -94,18 +94,18 @@ def without_report(monkeypatch):
     monkeypatch.setattr(caption._Report, "write", lambda self: None)
 
 
-@pytest.mark.parametrize("stop", [2, 8], ids=["the eyes learn", "the whole learns"])
+@pytest.mark.parametrize("stop", [2, 5], ids=["the eyes learn", "the whole learns"])
 def test_stopped_and_begun_again_it_ends_in_the_weights_of_a_run_without_a_stop(
     stop, finished, without_report, tmp_path, monkeypatch, capsys
 ):
     folder, _ = finished
-    for name in ("EYES", "TRAINING"):  # 6 steps and 2
+    for name in ("EYES", "TRAINING"):  # 3 steps and 2
         monkeypatch.setattr(caption, name, replace(getattr(caption, name), save_every=1))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("minivid.training.finetune.clip_gradients", _stop_at(stop))
         caption.run(tmp_path, seed=3, steps=2, clips=FEW)
     assert re.search(
-        rf"after step {stop - 1} of 8.*last save, at most 1 steps back", capsys.readouterr().err, re.DOTALL
+        rf"after step {stop - 1} of 5.*last save, at most 1 steps back", capsys.readouterr().err, re.DOTALL
     )
     caption.run(tmp_path, seed=3, steps=2, clips=FEW, quiet=True)
     assert (tmp_path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from minivid.video.clip import Clip, ClipSettings, load_clip
@@ -197,14 +197,19 @@ def render(clip: MovingShape, *, side: int = SIDE) -> UInt8[Tensor, "t c h w"]:
         picture = _paint(picture, coverage(clip.other.shape, still, clip.other.radius, side), clip.other.colour)
     picture = _paint(picture, coverage(clip.shape, centres(clip), clip.radius, side), clip.colour)
     if clip.fence is not None:
-        pixel = (torch.arange(side) + 0.5) / side
-        hidden = (pixel - clip.fence.phase) % _SPACING < _BAR
-        hidden = hidden[:, None] if clip.fence.across_rows else hidden[None, :]
+        hidden = _behind(clip.fence, side)
         picture = torch.where(hidden, torch.tensor(0.75), picture)  # a light grey that no shape and no background has
     if clip.noise:
         noise = np.random.default_rng(clip.noise_seed).standard_normal(picture.shape, dtype=np.float32)
         picture = picture + clip.noise * torch.from_numpy(noise)
     return (picture.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _behind(fence: Fence, side: int, bar: float = _BAR) -> Bool[Tensor, "h w"]:
+    """Which pixels a fence hides."""
+    pixel = (torch.arange(side) + 0.5) / side
+    hidden = (pixel - fence.phase) % _SPACING < bar
+    return (hidden[:, None] if fence.across_rows else hidden[None, :]).expand(side, side)
 
 
 def _paint(picture: Tensor, share: Tensor, colour: str) -> Tensor:
@@ -247,6 +252,29 @@ def roll(frames: Float[Tensor, "t c h w"], rng: torch.Generator) -> Float[Tensor
     _, _, h, w = frames.shape
     rows, columns = (int(torch.randint(size, (), generator=rng)) for size in (h, w))
     return torch.roll(frames, (rows, columns), (-2, -1))
+
+
+def random_obstacle(frames: Float[Tensor, "t 3 h h"], rng: torch.Generator) -> Float[Tensor, "t 3 h h"]:
+    """Put a fence in front of three clips in ten, a shape at rest in front of one, and leave the rest.
+
+    What moves is the same, though a part of it is hidden: who has seen many obstacles is less easily misled by others.
+
+    Args:
+        frames: a square clip, normalised to -1..1.
+        rng: where the randomness comes from; six numbers are drawn.
+
+    Source: for patches of noise, Zhong et al. 2017, section 3 (arXiv:1708.04896).
+    """
+    chance, kind, row, column, size, colour = torch.rand(6, generator=rng).tolist()
+    side = frames.shape[-1]
+    if chance < 0.3:
+        hidden = _behind(Fence(kind < 0.5, _SPACING * row), side, bar=0.06 + 0.14 * size)
+        return torch.where(hidden, torch.tensor(2 * colour - 1), frames)
+    if chance < 0.4:
+        shape, paint = SHAPES[int(kind * len(SHAPES))], list(COLOURS.values())[int(colour * len(COLOURS))]
+        share = coverage(shape, torch.tensor([[row, column]]), 0.2 + 0.06 * size, side)
+        return frames + share[:, None] * (2 * torch.tensor(paint)[:, None, None] - 1 - frames)
+    return frames
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from minivid.data.batches import Examples, Inputs, collated, to_device
 from minivid.models.qwen3_vl import Qwen3VL
 from minivid.shapes import ShapeError
 from minivid.training.cross_entropy import cross_entropy
-from minivid.training.next_token import next_token_targets
+from minivid.training.next_token import IGNORED, next_token_targets
 
 LEARNS = ("visual.", "embed_tokens", "language_model.norm")
 """What is used, as pieces of names for FinetuneConfig.train_only: of a model with tied word embeddings, no more."""
@@ -27,6 +27,7 @@ class BagOfWords:
     a language model would not yet know where to look.
 
     Attributes:
+        without: ids of tokens that are not asked for, because every answer has them, such as its end.
         measured_at_once: clips that are put to the model at once where it is measured; of no influence on the figure.
 
     Raises:
@@ -35,6 +36,7 @@ class BagOfWords:
     Source: Joulin et al. 2016, section 3 (arXiv:1511.02251): features that foretell the words of a picture's caption.
     """
 
+    without: tuple[int, ...] = ()
     measured_at_once: int = field(default=64, repr=False)  # not a part of what is minimised
 
     def __post_init__(self):
@@ -43,6 +45,7 @@ class BagOfWords:
 
     def loss(self, model, inputs, labels, generators=None):
         """The sum over the tokens that count, and their number."""
+        labels = labels.masked_fill(torch.isin(labels, labels.new_tensor(self.without)), IGNORED)
         kept, targets = next_token_targets(labels)
         rows = kept.nonzero()[:, 0]
         return cross_entropy(words_seen(model, inputs)[rows], targets, reduction="sum"), len(targets)

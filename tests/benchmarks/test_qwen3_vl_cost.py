@@ -3,8 +3,8 @@
     pytest -m benchmark -n0 -s tests/benchmarks/test_qwen3_vl_cost.py
 
 The peer runs as it is used, with torch's fused attention ("sdpa"), and so does ours ("fused"); its own loop over
-`model()` decodes, without what `generate` adds. Ours has its matrices laid out by `column_major`, as `describe` has, and
-takes its steps under `vector_products`, as `generate` does. Weights are random, 83 million ("mid") and 10 million
+`model()` decodes, without what `generate` adds. Ours has its matrices laid out by `column_major`, as in `describe`, and
+takes its steps under `vector_products`, as in `generate`. Weights are random, 83 million ("mid") and 10 million
 ("tiny"). Ratios are of the processor time with one thread, which other jobs disturb least, and of the clock with two.
 
 The peer is installed by hand (transformers 5). MINIVID_BENCHMARK_ROUNDS says how many rounds (5), and

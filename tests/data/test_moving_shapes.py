@@ -24,6 +24,7 @@ from minivid.data.moving_shapes import (
     load_clips,
     make_class_folders,
     make_clips,
+    random_obstacle,
     read_labels,
     render,
     roll,
@@ -230,6 +231,31 @@ def test_roll_moves_all_frames_alike_and_loses_nothing(seed):
     rolled = roll(frames, torch.Generator().manual_seed(seed))
     shifts = (frames[0, 0] == rolled[0, 0, 0, 0]).nonzero()[0].tolist()
     assert torch.equal(torch.roll(rolled, shifts, (-2, -1)), frames)
+
+
+@given(seed=seeds)
+def test_an_obstacle_is_at_rest_and_leaves_every_other_pixel_as_it_was(seed):
+    frames = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    rng = torch.Generator().manual_seed(seed)
+    changed = random_obstacle(frames, rng)
+    assert changed.shape == frames.shape and changed.abs().max() <= 1
+    hidden = (changed != frames).any(1)  # t h w
+    assert torch.equal(hidden, hidden[:1].expand_as(hidden))
+    assert hidden[0].float().mean() < 0.5
+    again = torch.Generator().manual_seed(seed)
+    assert torch.equal(random_obstacle(frames, again), changed) and torch.equal(rng.get_state(), again.get_state())
+
+
+def test_of_a_thousand_clips_three_tenths_get_a_fence_and_a_tenth_a_shape():
+    frames, rng = torch.full((2, 3, 32, 32), -0.987), torch.Generator().manual_seed(0)
+    fences = shapes = 0
+    for _ in range(1000):
+        hidden = (random_obstacle(frames, rng)[0] != frames[0]).any(0)  # h w
+        if hidden.any():
+            across = hidden.all(0).any() or hidden.all(1).any()  # a bar goes through the picture, no shape is so long
+            fences, shapes = fences + int(across), shapes + int(not across)
+    # Three standard errors of 1000 draws: 0.043 and 0.028.
+    assert abs(fences / 1000 - 0.3) < 0.043 and abs(shapes / 1000 - 0.1) < 0.028
 
 
 def test_errors_name_the_word_and_what_is_known(tmp_path):

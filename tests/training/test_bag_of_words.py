@@ -58,6 +58,17 @@ def test_the_order_of_the_words_says_nothing(model, seed):
     torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-5)  # the same terms, added in another order
 
 
+@given(seeds, st.integers(1, 4))
+def test_tokens_that_every_answer_has_can_be_left_out(model, seed, count):
+    inputs, labels = asked(seed)
+    words = labels[labels != -100].unique()
+    without = tuple(words[:count].tolist())
+    others = torch.where(torch.isin(labels, words[count:]), labels, -100)
+    got, counted = BagOfWords(without=without).loss(model, inputs, labels)
+    want, expected = BagOfWords().loss(model, inputs, others)
+    assert counted == expected and torch.equal(got, want)
+
+
 def test_it_moves_what_it_says_and_all_of_that():
     model = Qwen3VL(SMALL_CONFIG)
     BagOfWords().loss(model, *asked(0))[0].backward()
