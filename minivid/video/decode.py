@@ -2,8 +2,9 @@
 
 Frame i is always the i-th that a decode of the whole file gives, bit for bit, whether the decoder seeks or not. Pixels
 are upright (rotation metadata is applied), red, green, blue, 0 to 255, in the stored size: pixels that are not square
-are not stretched (see VideoInfo.pixel_aspect), interlaced frames keep both their fields (VideoInfo.interlaced), and of
-transparent pixels the colour is taken and the transparency dropped.
+are not stretched (see VideoInfo.pixel_aspect), and interlaced frames keep both their fields (VideoInfo.interlaced).
+Transparency: a picture, or any file of one frame, is laid on white, as the processors of published models do; of a video
+the colour is taken and the transparency dropped.
 """
 
 import os
@@ -478,15 +479,17 @@ class Video:
                 yield packet
 
     def _pixels(self, picture: av.VideoFrame, ledger: "_Damage") -> UInt8[np.ndarray, "h w c"] | None:
+        through = self.info.frames == 1 and _lets_through(picture.format)
+        layout, channels = ("rgba", 4) if through else ("rgb24", 3)
         try:
-            plane = self._reformatter.reformat(picture, self._width, self._height, "rgb24").planes[0]
+            plane = self._reformatter.reformat(picture, self._width, self._height, layout).planes[0]
         except BROKEN:  # a broken frame may claim colours that do not exist
             ledger.failed += 1
             return None
         # The picture's own bytes, not a copy of them; its rows may be longer than they are wide.
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-        rgb = rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-        return np.ascontiguousarray(orient(rgb, self._matrix))
+        pixels = rows[:, : channels * plane.width].reshape(plane.height, plane.width, channels)
+        return np.ascontiguousarray(orient(_on_white(pixels) if through else pixels, self._matrix))
 
     def _report(self, ledger: "_Damage", came: int, wanted: int) -> VideoError:
         kind = self.damage.kind if self.damage else "corrupt"
@@ -498,6 +501,21 @@ class Video:
             found.append(f"{ledger.patched} are incomplete")
         details = ", ".join(found) or f"all {wanted} frames asked for can be decoded, but others may be missing"
         return self._file.error(kind, f"{cause}: {details}; copy or download it again")
+
+
+def _lets_through(layout: av.VideoFormat) -> bool:
+    """Whether pixels are three colours and how much of each is seen."""
+    return len(layout.components) == 4 and layout.components[3].is_alpha
+
+
+def _on_white(pixels: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    """colour * alpha + white * (1 - alpha), to the nearest of 256 levels, some rows at a time."""
+    shown = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for first in range(0, len(pixels), 64):
+        some = pixels[first : first + 64].astype(np.uint16)
+        colour, alpha = some[..., :3], some[..., 3:]
+        shown[first : first + 64] = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+    return shown
 
 
 def _cores() -> int:

@@ -364,6 +364,20 @@ def test_transparency_is_dropped_and_the_colour_kept(clip):
     assert np.array_equal(read_frames(path, [4]).pixels[0].permute(1, 2, 0).numpy(), pictures(5)[4])
 
 
+def test_a_picture_that_lets_through_is_laid_on_white(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (70, 9, 4), dtype=np.uint8)
+    rgba[:2, :, 3] = [[0], [255]]  # a row of nothing, a row of colour alone
+    with av.open(str(tmp_path / "a.png"), "w", format="image2") as output:
+        stream = output.add_stream("png", rate=1)
+        stream.height, stream.width, stream.pix_fmt = 70, 9, "rgba"
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba")))
+        output.mux(stream.encode(None))
+    got = read_frames(tmp_path / "a.png").pixels[0].permute(1, 2, 0).numpy()
+    share = rgba[..., 3:] / 255.0
+    assert np.array_equal(got, np.rint(rgba[..., :3] * share + 255.0 * (1.0 - share)).astype(np.uint8))
+    assert (got[0] == 255).all() and np.array_equal(got[1], rgba[1, :, :3])
+
+
 # Rotation: the corner that is bright is where the viewer sees it
 
 
