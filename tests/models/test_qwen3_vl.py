@@ -15,6 +15,7 @@ from minivid.layers import attention, patch_embed, positions
 from minivid.layers.feed_forward import gelu, gelu_tanh
 from minivid.layers.norms import rms_norm
 from minivid.models import qwen3_vl, qwen3_vl_vision
+from minivid.models.generate import generate
 from minivid.models.pretrained import qwen3_vl_of_published
 from minivid.models.qwen3_vl import (
     SMALL_CONFIG,
@@ -796,3 +797,4 @@ def test_logits_equal_a_live_peer_s(text, vision, tied):
         for step in range(5):
             assert torch.equal(new, said[:, step])
             new = ours(new[:, None], cache=cache)[:, -1].argmax(-1)
+    assert torch.equal(generate(ours, inputs, max_new_tokens=5, pad_token_id=0), said)
