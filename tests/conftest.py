@@ -11,6 +11,8 @@ from hypothesis import settings
 HERE = Path(__file__).parent
 
 settings.register_profile("minivid", max_examples=50, deadline=None, derandomize=True, database=None, print_blob=False)
+# For the step that checks signatures: a wrong shape in a signature shows on the first inputs already.
+settings.register_profile("shapes", settings.get_profile("minivid"), max_examples=10)
 settings.load_profile("minivid")
 
 # Several workers share the machine: one thread each is faster than all threads each.

@@ -3,8 +3,8 @@
 Frame i is always the i-th that a decode of the whole file gives, bit for bit, whether the decoder seeks or not. Pixels
 are upright (rotation metadata is applied), red, green, blue, 0 to 255, in the stored size: pixels that are not square
 are not stretched (see VideoInfo.pixel_aspect), and interlaced frames keep both their fields (VideoInfo.interlaced).
-Transparency: a picture, or any file of one frame, is laid on white, as the processors of published models do; of a video
-the colour is taken and the transparency dropped.
+Transparency: a picture, or any file of one frame, is laid on white, as the processors of published models do it; of a
+video the colour is taken and the transparency dropped.
 """
 
 import os
