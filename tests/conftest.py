@@ -1,4 +1,4 @@
-"""One hypothesis profile, one thread a worker, and the fixture that says what a law is put to."""
+"""Two hypothesis profiles, one thread a worker, and the fixture that says what a law is put to."""
 
 import importlib
 from pathlib import Path

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -194,8 +194,10 @@ def render(clip: MovingShape, *, side: int = SIDE) -> UInt8[Tensor, "t c h w"]:
     picture = torch.tensor(clip.background)[:, None, None].expand(t, 3, side, side)
     if clip.other is not None:
         still = torch.tensor(clip.other.centre).expand(t, 2)
-        picture = _paint(picture, coverage(clip.other.shape, still, clip.other.radius, side), clip.other.colour)
-    picture = _paint(picture, coverage(clip.shape, centres(clip), clip.radius, side), clip.colour)
+        picture = _paint(
+            picture, coverage(clip.other.shape, still, clip.other.radius, side), COLOURS[clip.other.colour]
+        )
+    picture = _paint(picture, coverage(clip.shape, centres(clip), clip.radius, side), COLOURS[clip.colour])
     if clip.fence is not None:
         hidden = _behind(clip.fence, side)
         picture = torch.where(hidden, torch.tensor(0.75), picture)  # a light grey that no shape and no background has
@@ -212,8 +214,10 @@ def _behind(fence: Fence, side: int, bar: float = _BAR) -> Bool[Tensor, "h w"]:
     return (hidden[:, None] if fence.across_rows else hidden[None, :]).expand(side, side)
 
 
-def _paint(picture: Tensor, share: Tensor, colour: str) -> Tensor:
-    return picture + share[:, None] * (torch.tensor(COLOURS[colour])[:, None, None] - picture)
+def _paint(
+    picture: Float[Tensor, "t 3 h w"], share: Float[Tensor, "#t h w"], colour: Sequence[float]
+) -> Float[Tensor, "t 3 h w"]:
+    return picture + share[:, None] * (torch.tensor(colour)[:, None, None] - picture)
 
 
 def coverage(shape: str, centre: Float[Tensor, "t 2"], radius: float, side: int) -> Float[Tensor, "t h w"]:
@@ -273,7 +277,7 @@ def random_obstacle(frames: Float[Tensor, "t 3 h h"], rng: torch.Generator) -> F
     if chance < 0.4:
         shape, paint = SHAPES[int(kind * len(SHAPES))], list(COLOURS.values())[int(colour * len(COLOURS))]
         share = coverage(shape, torch.tensor([[row, column]]), 0.2 + 0.06 * size, side)
-        return frames + share[:, None] * (2 * torch.tensor(paint)[:, None, None] - 1 - frames)
+        return _paint(frames, share, [2 * level - 1 for level in paint])
     return frames
 
 

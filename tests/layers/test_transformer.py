@@ -821,8 +821,9 @@ def test_blocks_run_under_autocast_and_in_half_precision(norm_first):
 @pytest.mark.compile
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
-def test_stacks_compile():
-    encoder, decoder = Encoder(D, HEADS, HIDDEN, 2, norm_first=True), Decoder(D, HEADS, HIDDEN, 2, norm_first=False)
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_stacks_compile(norm_first):
+    encoder, decoder = (kind(D, HEADS, HIDDEN, 2, norm_first=norm_first) for kind in (Encoder, Decoder))
     x, memory, mask = normal(0, 2, 5, D), normal(1, 2, 7, D), causal_mask(5, 5)
     compiled = torch.compile(encoder, fullgraph=True)(x, mask=mask)
     torch.testing.assert_close(compiled, encoder(x, mask=mask), atol=1e-5, rtol=1e-5)
