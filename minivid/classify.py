@@ -28,13 +28,13 @@ from minivid.data.labelled_files import (
 )
 from minivid.models.zoo import build_model, small_config
 from minivid.training.checkpoint import CONFIG, WEIGHTS, load_checkpoint, save_checkpoint, write_text
-from minivid.training.distributed import is_first, joined, wait_for_all
-from minivid.training.finetune import Metrics, evaluate, finetune
+from minivid.training.finetune import Metrics, check_fits, evaluate, finetune
 from minivid.training.finetune_config import FinetuneConfig
 from minivid.training.history import CURVES, HISTORY
 from minivid.training.metrics import class_scores, classification_report, expected_calibration_error
-from minivid.training.objectives import replace_head
+from minivid.training.objectives import Classification, replace_head
 from minivid.training.output_folder import RUN, begin, in_short, make_room, write_lines
+from minivid.training.processes import device, is_first, joined, wait_for_all
 from minivid.training.run_folder import STATE
 from minivid.training.sealed_folder import CHECKSUMS
 from minivid.video.clip import ClipSettings, load_pixels
@@ -164,6 +164,9 @@ def _prepare(request: Request, quiet: bool) -> _Task:
     Augmentation(tuple(request.augment))  # wrong names are found before hours of decoding
     listed = read_labelled_files(request.data)
     model, classes = _model(request, listed.classes)
+    check_fits(model, _training(request, len(listed.files)), Classification())
+    if not request.sharded:  # else it goes there in parts
+        model.to(device())
     clip = clip_settings(model.config)
     folder = Path(request.output)
     cache = _cache(request.cache, folder, request.cache_limit)

@@ -27,12 +27,12 @@ from minivid.models.pretrained import CONFIG, load_pretrained, read_config, save
 from minivid.models.qwen3_vl import Qwen3VL
 from minivid.text.chat import MESSAGE_END
 from minivid.training.checkpoint import WEIGHTS, write_text
-from minivid.training.distributed import is_first, joined, wait_for_all
-from minivid.training.finetune import finetune
+from minivid.training.finetune import check_fits, finetune
 from minivid.training.finetune_config import FinetuneConfig
 from minivid.training.history import CURVES, HISTORY, History
 from minivid.training.next_token import NextToken
 from minivid.training.output_folder import RUN, begin, in_short, make_room, write_lines
+from minivid.training.processes import device, is_first, joined, wait_for_all
 from minivid.training.run_folder import STATE
 from minivid.training.what_trains import part_settings
 from minivid.video.clip import ClipSettings
@@ -236,6 +236,10 @@ def _prepare(request: Request, quiet: bool) -> _Task:
     processor = limited(Processor.from_folder(request.model), request.clips, request.images)
     read = read_conversations(request.data, folder=request.media)
     other = [] if request.validation is None else read_conversations(request.validation, folder=request.media)
+    model = load_pretrained(request.model, dtype=torch.float32, kernel="fused")
+    check_fits(model, _training(request, model, len(read)), NextToken(request.weighting))
+    if not request.sharded:  # else it goes there in parts
+        model.to(device())
     with tqdm(total=len(read) + len(other), desc="check", unit="file", file=sys.stderr, disable=quiet) as bar:
         checks = {"max_tokens": request.max_tokens, "on_conversation": bar.update}
         good, left_out = check_conversations(read, processor, **checks)
@@ -256,9 +260,6 @@ def _prepare(request: Request, quiet: bool) -> _Task:
         good, held = hold_out(good, request.validation_share, seed=int(request.training.get("seed", 0)))
     elif shared := {path for each in good for path in media_of(each)} & {p for each in held for p in media_of(each)}:
         raise ValueError(f"{request.validation}: {min(shared)} is learnt from too; measure on others")
-    model = load_pretrained(request.model, dtype=torch.float32, kernel="fused")
-    if torch.cuda.is_available():
-        model = model.to("cuda")
     config = _training(request, model, len(good))
     sides = (ConversationFiles(side, processor, flat=request.flatten) for side in (good, held))
     return _Task(request, config, model, processor, *sides, left_out)

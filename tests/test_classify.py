@@ -261,6 +261,20 @@ def test_what_does_not_fit_together_is_one_error_before_the_start(own, tmp_path,
     assert not (tmp_path / "run.json").exists()
 
 
+@pytest.mark.parametrize(
+    "training, words",
+    [
+        ({"freeze": ("backbone",)}, "freeze: no parameter has 'backbone' in its name"),
+        ({"rates": {"backbone": 1e-3}}, "backbone"),
+        ({"metric": "f1"}, "metric='f1' is none of what is measured: validation_loss, validation_accuracy"),
+    ],
+)
+def test_a_wrong_name_is_told_before_hours_of_decoding(own, tmp_path, monkeypatch, training, words):
+    monkeypatch.setattr("minivid.classify.read_files", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(ValueError, match=words):
+        finetune_files(asked(own, tmp_path, training=training), quiet=True)
+
+
 def test_a_class_or_a_split_without_a_readable_file_is_an_error_that_says_where_to_look(shapes, own, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(own, data)

@@ -329,6 +329,11 @@ def test_the_report_shows_both_answers(trained):
         ({"training": {}, "epochs": 0}, "epochs=0 is not above 0"),
         ({"vision": False, "merger": False, "language": False}, "nothing learns with vision=False, merger=False and"),
         ({"vision": False, "training": {"train_only": ("lm_head",)}}, "with a part that is not tuned; say what trains"),
+        ({"training": {"freeze": ("backbone",)}}, "freeze: no parameter has 'backbone' in its name"),
+        (
+            {"training": {"metric": "bleu"}},
+            "metric='bleu' is none of what is measured: validation_loss, validation_tok",
+        ),
         ({"max_tokens": 9}, "none of its 12 conversations can be used; talk.json, item 0: "),
         ({"clips": {"frames": 1}}, "frames"),
     ],

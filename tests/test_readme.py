@@ -23,7 +23,7 @@ ORDER = {
     + ["processor", "conversations", "conversation_files", "held_out"],
     "training": ["cross_entropy", "objectives", "next_token", "bag_of_words", "optimizer", "schedule", "what_trains"]
     + ["finetune_config", "finetune", "recompute", "history", "run_folder", "output_folder", "threads", "checkpoint"]
-    + ["sealed_folder", "distributed", "metrics"],
+    + ["sealed_folder", "processes", "distributed", "metrics"],
     "classroom": ["check", "grade", "judge", "catalogue", "evidence", "museum", "feedback", "prose"]
     + ["child", "sandbox", "remote", "wire", "pipe"],
 }

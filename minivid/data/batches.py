@@ -122,6 +122,16 @@ def batch_parts(batch_size: int, parts: int) -> list[range]:
     return [range(first, last) for first, last in zip(cuts[:-1], cuts[1:], strict=True)]
 
 
+def runs(examples: int, batch_size: int) -> list[range]:
+    """Cut a row of examples into runs that follow each other, all of one length but the last.
+
+    Args:
+        examples: in the row.
+        batch_size: the length of a run, at least 1.
+    """
+    return [range(first, min(first + batch_size, examples)) for first in range(0, examples, batch_size)]
+
+
 def stack(examples: Sequence[Example]) -> tuple[Float[Tensor, "b t c h w"], Num[Tensor, "b ..."]]:
     """Put clips of one size and their labels into one tensor each.
 

@@ -1,16 +1,18 @@
 """Bag of words: the eyes of a model learn which words an answer holds, before the model learns to say them in order."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minivid.data.batches import Examples, Inputs, collated, to_device
+from minivid.data.batches import Examples, Inputs, collated, runs, to_device
 from minivid.models.qwen3_vl import Qwen3VL
 from minivid.shapes import ShapeError
 from minivid.training.cross_entropy import cross_entropy
 from minivid.training.next_token import IGNORED, next_token_targets
+from minivid.training.processes import done_in_turns
 
 LEARNS = ("visual.", "embed_tokens", "language_model.norm")
 """What is used, as pieces of names for FinetuneConfig.train_only: of a model with tied word embeddings, no more."""
@@ -36,6 +38,7 @@ class BagOfWords:
     Source: Joulin et al. 2016, section 3 (arXiv:1511.02251): features that foretell the words of a picture's caption.
     """
 
+    figures: ClassVar = ("validation_loss",)
     without: tuple[int, ...] = ()
     measured_at_once: int = field(default=64, repr=False)  # not a part of what is minimised
 
@@ -55,11 +58,14 @@ class BagOfWords:
         """validation_loss, in nats a token."""
         if len(data) == 0:
             raise ValueError("data: 0 conversations, expected at least 1 to evaluate on")
-        batch_size, loss, count = batch_size or self.measured_at_once, 0.0, 0
-        for first in range(0, len(data), batch_size):
-            inputs, labels = collated(data, [data[i] for i in range(first, min(first + batch_size, len(data)))])
+
+        def put(places: range) -> tuple[float, int]:
+            inputs, labels = collated(data, [data[i] for i in places])
             summed, counted = self.loss(model, to_device(inputs, model.device), labels.to(model.device))
-            loss, count = loss + summed.item(), count + counted
+            return summed.item(), counted
+
+        found = done_in_turns(runs(len(data), batch_size or self.measured_at_once), put)
+        loss, count = (sum(column) for column in zip(*found, strict=True))
         if count == 0:
             raise ValueError(f"data: no label counts in {len(data)} conversations, so there is nothing to measure")
         return {"validation_loss": loss / count}

@@ -6,15 +6,11 @@ every weight and fetches the rest when a block needs it (FSDP2), for models that
 """
 
 import copy
-import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,108 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from minivid.models.qwen3_vl import Qwen3VL
 from minivid.training.checkpoint import OPTIMIZER, WEIGHTS, Read, TrainingState, load_tensors, save_training
 from minivid.training.objectives import MaskedAutoencoder, WithHead
+from minivid.training.processes import device, is_first, share, total
 from minivid.training.recompute import blocks_of
-
-
-class Share(NamedTuple):
-    """Which process this is, counted from 0, and how many there are."""
-
-    process: int
-    processes: int
-
-
-def share() -> Share:
-    """This process among those that train together; (0, 1) where it trains alone."""
-    if dist.is_available() and dist.is_initialized():
-        return Share(dist.get_rank(), dist.get_world_size())
-    return Share(0, 1)
-
-
-def is_first() -> bool:
-    """Whether this process is the one that prints and writes."""
-    return share().process == 0
-
-
-# ---- together from beginning to end
-
-
-@contextmanager
-def joined() -> Iterator[Share]:
-    """Meet the processes that torchrun started with this one; where it started none, this process is alone.
-
-    If one of them fails, all end. Only the first to fail says why: what the others meet is a consequence.
-
-    Raises:
-        ChildProcessError: inside the context, if another process died.
-        SystemExit: if another process has already said what went wrong.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Share(0, 1)
-        return
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "cpu:gloo,cuda:nccl"
-    store, rank, processes = next(dist.rendezvous("env://"))
-    dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=processes)
-    message = (
-        f"one of the {processes} processes that train together died or was stopped; run the same command again and the "
-        "training goes on from its last save"
-    )
-
-    def stop(*_: object) -> None:
-        raise ChildProcessError(message)
-
-    # torchrun stops all others when one dies.
-    handled = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if handled else None
-    try:
-        yield Share(rank, processes)
-    except BaseException as error:
-        if not _first_to_tell(store):
-            raise SystemExit(1) from None
-        if _is_lost_connection(error):
-            raise ChildProcessError(message) from error
-        raise
-    else:
-        dist.barrier()  # nobody leaves while another still reads or writes
-        dist.destroy_process_group()
-    finally:
-        if handled:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _first_to_tell(store: dist.Store) -> bool:
-    try:
-        return store.add("failed", 1) == 1
-    except Exception:  # the store was held by a process that is gone
-        return True
-
-
-def _is_lost_connection(error: BaseException) -> bool:
-    # What gloo raises has no class of its own.
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
-
-
-def wait_for_all() -> None:
-    """Go on when every process has come here."""
-    if share().processes > 1:
-        dist.barrier()
-
-
-def total(*numbers: int | float, device: torch.device) -> list[int | float]:
-    """Each number, summed over all processes; the same in all of them.
-
-    Args:
-        numbers: what this process found.
-        device: where the model is.
-    """
-    if share().processes == 1:
-        return list(numbers)
-    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
-    dist.all_reduce(sums)
-    return sums.tolist()
-
 
 # ---- a model in many processes
 
@@ -139,10 +35,12 @@ def spread(model: nn.Module, *, sharded: bool = False) -> Iterator[tuple[nn.Modu
     must not be used; when it ends well, they are the trained ones, in every process.
 
     Args:
-        model: on this process's device, with requires_grad as it will be trained.
-        sharded: whether each process holds only a part of every weight (FSDP2) instead of all of them (DDP). The
-            members of the model's outermost nn.ModuleList are fetched one by one; a vision tower, whose blocks are
-            called as often as there are sizes of frames, is fetched as a whole.
+        model: with requires_grad as it will be trained; on this process's device or, if sharded, wherever there is
+            room for the whole of it.
+        sharded: whether each process holds only a part of every weight (FSDP2) instead of all of them (DDP). Part by
+            part is brought to this process's device, cut, and taken away from the model, which is empty until the end.
+            The members of its outermost nn.ModuleList are fetched one by one; a vision tower, whose blocks are called
+            as often as there are sizes of frames, is fetched as a whole.
 
     Yields:
         The model whose parameters move, by the names they had, and what is to be called to compute a loss.
@@ -152,8 +50,7 @@ def spread(model: nn.Module, *, sharded: bool = False) -> Iterator[tuple[nn.Modu
 
     Source: DDP: Li et al. 2020 (arXiv:2006.15704); sharding: Zhao et al. 2023 (arXiv:2304.11277).
     """
-    processes = share().processes
-    if processes == 1:
+    if share().processes == 1:
         if sharded:
             raise ValueError("sharded=True with one process: start several with torchrun --nproc-per-node N")
         yield model, model
@@ -165,17 +62,28 @@ def spread(model: nn.Module, *, sharded: bool = False) -> Iterator[tuple[nn.Modu
         idle = isinstance(model, MaskedAutoencoder | WithHead | Qwen3VL)
         yield model, DistributedDataParallel(model, find_unused_parameters=idle)
         return
+    place = next(model.parameters()).device
+    twin = _sharded_twin(model)
+    yield twin, twin
+    _put_whole(model, twin.state_dict(), place)
+
+
+@torch.no_grad()
+def _sharded_twin(model: nn.Module) -> nn.Module:
+    """The model in shards, whose weights the model itself has lost: what is sharded cannot be made whole in place."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard  # late: loading it takes a second
 
-    device = next(model.parameters()).device
-    mesh = init_device_mesh(device.type, (processes,))
-    twin = copy.deepcopy(model)  # what is sharded cannot be made whole again in place
+    mesh = init_device_mesh(device().type, (share().processes,))
+    # At first the two have the same weights, not equal ones, so that there is never a second copy of all.
+    twin = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
     for part in (*_fetched(twin), twin):
+        whole = [weight for weight in part.parameters() if not _is_cut(weight)]
         # Whole weights that outlive a forward pass without a backward one would be stale after the next step.
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
-    yield twin, twin
-    put_whole(model, twin.state_dict())
+        for weight in whole:
+            weight.data = weight.new_empty(0)
+    return twin
 
 
 def _fetched(model: nn.Module) -> list[nn.Module]:
@@ -229,15 +137,13 @@ def seen_by_all(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) 
 
 
 @torch.no_grad()
-def put_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a model the weights of its sharded twin, one after the other, so that only one is whole at a time.
-
-    Args:
-        model: gets them.
-        state: the twin's state_dict(); every process must call this.
-    """
-    for name, tensor in model.state_dict().items():
-        tensor.copy_(_whole(state[name]))
+def _put_whole(model: nn.Module, state: Mapping[str, Tensor], place: torch.device) -> None:
+    # One weight after the other, so that of the sharded twin's only one is whole beside them.
+    for name, weight in model.named_parameters():
+        weight.data = _whole(state[name]).to(place)
+    for name, tensor in model.named_buffers():
+        if name in state:
+            tensor.copy_(_whole(state[name]))
 
 
 def held_back(called: nn.Module, *, last: bool) -> AbstractContextManager:
@@ -255,28 +161,14 @@ def held_back(called: nn.Module, *, last: bool) -> AbstractContextManager:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.full_tensor() if _is_cut(tensor) else tensor
+
+
+def _is_cut(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")
 
 
 # ---- checkpoints
-
-
-def check_alike(what: str, number: int) -> None:
-    """Make sure that all processes found the same.
-
-    Args:
-        what: the number is.
-        number: what this process found.
-
-    Raises:
-        ValueError: in every process, if one found another number.
-    """
-    processes = share().processes
-    found = [number] * processes
-    if processes > 1:
-        dist.all_gather_object(found, number)
-    if len(set(found)) > 1:
-        raise ValueError(f"{what}: {found} in the {processes} processes; all must see the same folder")
 
 
 def save_together(folder: Path, state: TrainingState, *, best: int | None = None, keep: int = 2) -> None:
@@ -348,4 +240,4 @@ def _storage() -> ModuleType:
 
 
 def _is_sharded(state: Mapping[str, Tensor]) -> bool:
-    return any(hasattr(tensor, "full_tensor") for tensor in state.values())
+    return any(_is_cut(tensor) for tensor in state.values())

@@ -25,13 +25,14 @@ from minivid.data.batches import (
     to_device,
 )
 from minivid.training.cross_entropy import cross_entropy
-from minivid.training.distributed import held_back, is_first, share, spread, total
+from minivid.training.distributed import held_back, spread
 from minivid.training.finetune_config import FinetuneConfig
 from minivid.training.history import HISTORY as HISTORY
 from minivid.training.history import History
 from minivid.training.metrics import accuracy, confusion_matrix
 from minivid.training.objectives import Classification, Objective, respond
 from minivid.training.optimizer import SGD, AdamW
+from minivid.training.processes import device, is_first, share, total
 from minivid.training.recompute import recomputed
 from minivid.training.run_folder import STATE as STATE
 from minivid.training.run_folder import RunFolder
@@ -93,7 +94,7 @@ def finetune(
     same weights; and a training that was stopped, or killed, goes on, when called again with the same folder, from its
     last save, and ends in the weights that it would have had without the stop.
 
-    Where processes train together (minivid.training.distributed), every one of them makes this call, and each takes its
+    Where processes train together (minivid.training.processes), every one of them makes this call, and each takes its
     share of every batch; the first one prints and writes.
 
     Args:
@@ -114,18 +115,21 @@ def finetune(
         What happened. The model is in the mode, training or evaluation, that it came in.
 
     Raises:
-        ValueError: if the loss is no longer a number, or the folder holds a training of another kind.
+        ValueError: if the loss is no longer a number, the folder holds a training of another kind, or the model lacks
+            what the configuration names, see `check_fits`.
         CheckpointError: if no checkpoint in the folder is whole.
         ChildProcessError: if a worker is killed.
         OSError: if the folder cannot be written to.
     """
     objective = objective or Classification(label_smoothing=config.label_smoothing)
+    check_fits(model, config, objective)
     quiet = quiet or not is_first()
     batches = TrainingBatches(train, config.batch_size, config.seed, config.micro_batches, share(), augment)
     with ExitStack() as stack:
         stack.callback(model.train, model.training)
         # The caller's random numbers are not ours to move.
-        stack.enter_context(torch.random.fork_rng(devices=[w.device for w in model.parameters() if w.is_cuda][:1]))
+        places = {weight.device for weight in model.parameters()} | {device()}
+        stack.enter_context(torch.random.fork_rng(devices=[place for place in places if place.type == "cuda"]))
         stack.enter_context(partly_frozen(model, config.train_only, config.freeze))
         model, called = stack.enter_context(spread(model, sharded=sharded))
         optimizer = make_optimizer(model, config)
@@ -141,7 +145,7 @@ def finetune(
         )
 
         if run.done == 0 and (config.evaluate_every or config.evaluate_every_epochs):
-            run.add({"step": 0, **_measured(objective, model, validation, config)})
+            run.add({"step": 0, **objective.measure(model, validation)})
         for step in steps:
             train_mode(model)
             factor = config.learning_rate_factor(step)
@@ -159,7 +163,7 @@ def finetune(
             done, rate = step + 1, config.learning_rate * factor
             run.add({"step": done, "loss": loss, "learning_rate": rate, "gradient_norm": length})
             if config.looks_after(done, len(train)):
-                run.add({"step": done, **_measured(objective, model, validation, config)})
+                run.add({"step": done, **objective.measure(model, validation)})
             run.after_step(done)
             speed = (bar.format_dict["rate"] or 0.0) * config.batch_size
             bar.set_postfix({"loss": f"{loss:.3f}", "lr": f"{rate:.1e}", "clips/s": f"{speed:.0f}"}, refresh=False)
@@ -170,6 +174,24 @@ def finetune(
                 break
         run.finish()
     return run.history
+
+
+def check_fits(model: nn.Module, config: FinetuneConfig, objective: Objective) -> None:
+    """Make sure that there is what a configuration names, before hours are spent on reading clips.
+
+    Args:
+        model: as it will be trained.
+        config: how.
+        objective: what is minimised and measured.
+
+    Raises:
+        ValueError: if a piece of train_only, freeze or rates is in no parameter's name, nothing is left that learns, or
+            the metric is none of what the objective measures.
+    """
+    if config.metric not in objective.figures:
+        raise ValueError(f"metric={config.metric!r} is none of what is measured: {', '.join(objective.figures)}")
+    with partly_frozen(model, config.train_only, config.freeze):
+        make_optimizer(model, config)
 
 
 def make_optimizer(model: nn.Module, config: FinetuneConfig) -> Optimizer:
@@ -213,19 +235,19 @@ def gather_gradients(model: nn.Module, objective: Objective, parts: Iterable[Bat
         ValueError: if nothing counts.
     """
     model.zero_grad()
-    device = next(model.parameters()).device
+    where = next(model.parameters()).device
     loss, count, step, processes = 0.0, 0, 0, share().processes
     for part, (step, places, inputs, labels) in enumerate(parts, start=1):
         torch.manual_seed(place_seeds(config.seed, step, places[0]).model)
-        inputs, labels = to_device(inputs, device), labels.to(device)
+        inputs, labels = to_device(inputs, where), labels.to(where)
         with held_back(model, last=part == config.micro_batches):
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            with torch.autocast(where.type, torch.bfloat16, enabled=config.bfloat16):
                 summed, counted = objective.loss(model, inputs, labels, PlaceGenerators(config.seed, step, places))
             # Of most objectives, as many count as there are clips; what else it is, is known after the last part.
             mean = summed / config.batch_size
             (mean * processes).backward()  # of the processes' gradients, the mean is taken
         loss, count = loss + mean.item(), count + int(counted)
-    loss, count = total(loss, count, device=device)
+    loss, count = total(loss, count, device=where)
     if count == 0:
         raise ValueError(f"the batch of step {step + 1}: no label in it counts, so there is nothing to learn from")
     if count != config.batch_size:
@@ -279,10 +301,3 @@ def clip_gradients(model: nn.Module, max_norm: float) -> float:
         for gradient in gradients:
             gradient.mul_(max_norm / length)
     return length
-
-
-def _measured(objective: Objective, model: nn.Module, validation: Examples, config: FinetuneConfig) -> dict[str, float]:
-    found = objective.measure(model, validation)
-    if config.metric not in found:
-        raise ValueError(f"metric={config.metric!r} is none of what is measured: {', '.join(found)}")
-    return found

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from minivid.data.batches import Examples, collated, to_device
+from minivid.data.batches import Examples, collated, runs, to_device
 from minivid.shapes import ShapeError
 from minivid.training.cross_entropy import cross_entropy
 from minivid.training.distributed import seen_by_all
+from minivid.training.processes import done_in_turns
 
 IGNORED = -100
 """The label of a token that does not count."""
@@ -118,6 +120,7 @@ class NextToken:
     Source: as for next_token_cross_entropy.
     """
 
+    figures: ClassVar = ("validation_loss", "validation_token_accuracy", "validation_exact_match")
     weighting: str = "tokens"
     measured_at_once: int = field(default=8, repr=False)  # not a part of what is minimised
 
@@ -143,23 +146,25 @@ class NextToken:
             raise ValueError("data: 0 conversations, expected at least 1 to evaluate on")
         mode, device = model.training, next(model.parameters()).device
         batch_size = batch_size or self.measured_at_once
-        loss, tokens, right, conversations, perfect = 0.0, 0, 0, 0, 0
+
+        def put(places: range) -> tuple[float, int, int, int, int]:
+            inputs, labels = collated(data, [data[i] for i in places])
+            inputs, labels = seen_by_all(model, to_device(inputs, device), labels.to(device))
+            lengths = inputs.get("document_lengths")
+            kept, targets = next_token_targets(labels, lengths)
+            logits = model(**inputs, keep=kept)  # kept v
+            hits, owners = logits.argmax(-1) == targets, _conversations(kept, lengths)
+            conversations = len(owners.unique())
+            perfect = conversations - len(owners[~hits].unique())
+            loss = cross_entropy(logits, targets, reduction="sum").item()
+            return loss, len(targets), int(hits.sum()), conversations, perfect
+
         model.eval()
         try:
-            for first in range(0, len(data), batch_size):
-                inputs, labels = collated(data, [data[i] for i in range(first, min(first + batch_size, len(data)))])
-                inputs, labels = to_device(inputs, device), labels.to(device)
-                lengths = inputs.get("document_lengths")
-                kept, targets = next_token_targets(labels, lengths)
-                logits = model(**inputs, keep=kept)  # kept v
-                hits = logits.argmax(-1) == targets
-                loss, tokens = loss + cross_entropy(logits, targets, reduction="sum").item(), tokens + len(targets)
-                right += int(hits.sum())
-                owners = _conversations(kept, lengths)
-                conversations += len(owners.unique())
-                perfect += len(owners.unique()) - len(owners[~hits].unique())
+            found = done_in_turns(runs(len(data), batch_size), put)
         finally:
             model.train(mode)
+        loss, tokens, right, conversations, perfect = (sum(column) for column in zip(*found, strict=True))
         if tokens == 0:
             raise ValueError(f"data: no label counts in {len(data)} conversations, so there is nothing to measure")
         return {

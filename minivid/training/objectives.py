@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor, nn
 
-from minivid.data.batches import Examples, Inputs, stack
+from minivid.data.batches import Examples, Inputs, runs, stack
 from minivid.layers.norms import LayerNorm
 from minivid.layers.patch_embed import box_grid, tubelets
 from minivid.layers.transformer import EncoderBlock
@@ -18,13 +18,20 @@ from minivid.models.vivit import ViViT
 from minivid.shapes import Grid, ShapeError
 from minivid.training.cross_entropy import binary_cross_entropy_with_logits, cross_entropy
 from minivid.training.metrics import accuracy
+from minivid.training.processes import done_in_turns, rows_of_all, share
 
 Generators = Sequence[torch.Generator] | None
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """What a training minimises, and what is measured of it on clips that are held back."""
+    """What a training minimises, and what is measured of it on clips that are held back.
+
+    Attributes:
+        figures: the names of what `measure` gives.
+    """
+
+    figures: ClassVar[tuple[str, ...]]
 
     def loss(
         self,
@@ -50,6 +57,9 @@ class Objective(Protocol):
     def measure(self, model: nn.Module, data: Examples, *, batch_size: int = 64) -> dict[str, float]:
         """Figures about held-back clips, by names that begin with `validation_`; `validation_loss` is always there.
 
+        Where processes train together, every one of them makes this call, answers for some of the clips, and gets the
+        figures of all.
+
         Args:
             model: comes back in the mode, training or evaluation, that it came in.
             data: labelled clips.
@@ -60,7 +70,12 @@ class Objective(Protocol):
 
 @torch.no_grad()
 def respond(
-    model: nn.Module, data: Examples, *, batch_size: int = 64, on_batch: Callable[[int], object] | None = None
+    model: nn.Module,
+    data: Examples,
+    *,
+    batch_size: int = 64,
+    on_batch: Callable[[int], object] | None = None,
+    together: bool = False,
 ) -> tuple[Float[Tensor, "b ..."], Num[Tensor, "b ..."]]:
     """Put every clip to a model and keep what it puts out.
 
@@ -69,6 +84,7 @@ def respond(
         data: labelled clips.
         batch_size: how many clips are put at once; of no influence on the outputs.
         on_batch: called after each batch with the number of its clips, for a progress bar.
+        together: whether all processes that train together make this call, so that each puts only its share.
 
     Returns:
         Outputs and labels, in the order of the data. The model is in the mode, training or evaluation, that it came in.
@@ -79,14 +95,22 @@ def respond(
     if len(data) == 0:
         raise ValueError("data: 0 clips, expected at least 1 to evaluate on")
     mode, device = model.training, _device(model)
+
+    def put(places: range) -> tuple[Tensor, Tensor]:
+        clips, labels = stack([data[i] for i in places])
+        outputs = model(clips.to(device)).cpu()
+        if on_batch is not None:
+            on_batch(len(labels))
+        return outputs, labels
+
     model.eval()
     try:
-        parts = []
-        for first in range(0, len(data), batch_size):
-            clips, labels = stack([data[i] for i in range(first, min(first + batch_size, len(data)))])
-            parts.append((model(clips.to(device)).cpu(), labels))
-            if on_batch is not None:
-                on_batch(len(labels))
+        if together:
+            processes = share().processes
+            turns = math.ceil(len(data) / (batch_size * processes))
+            parts = done_in_turns(runs(len(data), math.ceil(len(data) / (turns * processes))), put)
+        else:
+            parts = [put(places) for places in runs(len(data), batch_size)]
     finally:
         model.train(mode)
     outputs, labels = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -106,6 +130,7 @@ class Classification:
     Source: Goodfellow, Bengio and Courville 2016, Deep Learning, section 6.2.2.3.
     """
 
+    figures: ClassVar = ("validation_loss", "validation_accuracy")
     label_smoothing: float = 0.0
 
     def loss(self, model, clips, labels, generators=None):
@@ -116,7 +141,7 @@ class Classification:
 
     def measure(self, model, data, *, batch_size=64):
         """validation_loss in nats and validation_accuracy."""
-        logits, labels = respond(model, data, batch_size=batch_size)
+        logits, labels = respond(model, data, batch_size=batch_size, together=True)
         known = labels != -100
         return {
             "validation_loss": cross_entropy(logits, labels).item(),
@@ -131,6 +156,8 @@ class MultiLabel:
     Source: Goodfellow, Bengio and Courville 2016, Deep Learning, section 6.2.2.2.
     """
 
+    figures: ClassVar = ("validation_loss", "validation_accuracy", "validation_exact_match")
+
     def loss(self, model, clips, labels, generators=None):
         """Binary cross-entropy, summed over clips and classes; the number of questions."""
         logits = model(clips)  # b v
@@ -140,7 +167,7 @@ class MultiLabel:
         """validation_loss; the share of questions, validation_accuracy, and of whole clips, validation_exact_match,
         that is answered right; yes = a probability above one half.
         """
-        logits, labels = respond(model, data, batch_size=batch_size)
+        logits, labels = respond(model, data, batch_size=batch_size, together=True)
         right = (logits > 0) == (labels > 0.5)
         return {
             "validation_loss": binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)).item(),
@@ -156,6 +183,8 @@ class Regression:
     Source: Goodfellow, Bengio and Courville 2016, Deep Learning, section 6.2.2.1.
     """
 
+    figures: ClassVar = ("validation_loss", "validation_absolute_error")
+
     def loss(self, model, clips, labels, generators=None):
         """The squared error, summed over clips and numbers; how many numbers."""
         outputs = model(clips).float()  # b v
@@ -163,7 +192,7 @@ class Regression:
 
     def measure(self, model, data, *, batch_size=64):
         """validation_loss, the mean squared error, and validation_absolute_error, the mean distance."""
-        outputs, labels = respond(model, data, batch_size=batch_size)
+        outputs, labels = respond(model, data, batch_size=batch_size, together=True)
         error = outputs.float() - _like(labels, outputs)
         return {
             "validation_loss": error.square().mean().item(),
@@ -254,6 +283,7 @@ class MaskedTubelets:
     section 3, MAE (arXiv:2111.06377).
     """
 
+    figures: ClassVar = ("validation_loss",)
     tubelet_size: tuple[int, int, int] = (2, 16, 16)
     share: float = 0.75
     decoder_layers: int = 1
@@ -293,7 +323,7 @@ class MaskedTubelets:
 
     def measure(self, model, data, *, batch_size=64):
         """validation_loss: the mean squared error, 1 for who knows no more than the mean of a box."""
-        return _measure_unlabelled(self, model, data, batch_size)
+        return _measure_unlabelled(self.loss, model, data, batch_size)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -389,6 +419,7 @@ class FrameOrder:
     its kind: Misra et al. 2016, Shuffle and learn (arXiv:1603.08561).
     """
 
+    figures: ClassVar = ("validation_loss", "validation_accuracy")
     segments: int = 4
 
     def __post_init__(self):
@@ -436,7 +467,7 @@ class FrameOrder:
             shuffled, orders = self.shuffle(clips, generators)
             return (model(shuffled).argmax(-1) == orders).sum()
 
-        return _measure_unlabelled(self, model, data, batch_size, validation_accuracy=right)
+        return _measure_unlabelled(self.loss, model, data, batch_size, validation_accuracy=right)
 
 
 @dataclass(frozen=True)
@@ -445,8 +476,8 @@ class FrameSimilarity:
 
         loss = -log( exp(u_i . v_i / temperature) / sum_j exp(u_i . v_j / temperature) ),   |u| = |v| = 1
 
-    and the same with u and v exchanged. The sum runs over the clips that are shown at once: this is the one objective
-    in which clips see each other, so that many small batches are not one large batch.
+    and the same with u and v exchanged. The sum runs over the clips that are shown at once, to all processes:
+    this is the one objective in which clips see each other, so that many small batches are not one large batch.
 
     With reversals, every clip takes part a second time, played backwards, as another clip. The two show the same
     frames: what a view looks like no longer suffices, how it moves must be known.
@@ -465,6 +496,7 @@ class FrameSimilarity:
     section 2.1, SimCLR (arXiv:2002.05709).
     """
 
+    figures: ClassVar = ("validation_loss",)
     view: Callable[[Tensor, torch.Generator], Tensor] = field(repr=False)  # a function is shown by where it lies
     temperature: float = 0.1
     width: int = 32
@@ -495,16 +527,32 @@ class FrameSimilarity:
 
     def loss(self, model, clips, labels, generators):
         """The loss, summed over all views; how many views."""
-        first, second = model(self.views(clips, generators)).float().chunk(2)  # b width each
-        return similarity_loss(first, second, self.temperature), 2 * len(first)
+        first, second = self._vectors(model, clips, generators)
+        (all_first, place), (all_second, _) = rows_of_all(first), rows_of_all(second)
+        summed = similarity_loss(first, second, self.temperature, all_first, all_second, place=place)
+        return summed, 2 * len(first)
 
     def measure(self, model, data, *, batch_size=64):
         """validation_loss; it depends on batch_size, the number of clips to choose from."""
-        return _measure_unlabelled(self, model, data, batch_size)
+
+        def loss(model, clips, labels, generators):  # a batch is measured by one process, without the others
+            first, second = self._vectors(model, clips, generators)
+            return similarity_loss(first, second, self.temperature), 2 * len(first)
+
+        return _measure_unlabelled(loss, model, data, batch_size)
+
+    def _vectors(self, model, clips, generators) -> tuple[Tensor, Tensor]:
+        return model(self.views(clips, generators)).float().chunk(2)  # b width each
 
 
 def similarity_loss(
-    first: Float[Tensor, "b d"], second: Float[Tensor, "b d"], temperature: int | float
+    first: Float[Tensor, "b d"],
+    second: Float[Tensor, "b d"],
+    temperature: int | float,
+    all_first: Float[Tensor, "all d"] | None = None,
+    all_second: Float[Tensor, "all d"] | None = None,
+    *,
+    place: int = 0,
 ) -> Float[Tensor, ""]:
     """Ask every vector for its partner among all vectors of the other side.
 
@@ -513,6 +561,8 @@ def similarity_loss(
     Args:
         first, second: row i of one belongs to row i of the other; u and v are the rows, scaled to length one.
         temperature: above 0.
+        all_first, all_second: among which the partner is looked for, where there are others; None = no others.
+        place: of first's and second's own rows among these.
 
     Returns:
         The sum over all 2 b vectors.
@@ -520,9 +570,11 @@ def similarity_loss(
     Source: van den Oord et al. 2018, equation 4 (arXiv:1807.03748); in both directions: Radford et al. 2021, figure 3
     (arXiv:2103.00020).
     """
-    scores = _unit(first) @ _unit(second).T / temperature  # b b
-    partner = torch.arange(len(scores), device=scores.device)
-    both = cross_entropy(scores, partner, reduction="sum"), cross_entropy(scores.T, partner, reduction="sum")
+    u, v = _unit(first), _unit(second)
+    all_u = u if all_first is None else _unit(all_first)
+    all_v = v if all_second is None else _unit(all_second)
+    partner = place + torch.arange(len(u), device=u.device)
+    both = [cross_entropy(x @ y.T / temperature, partner, reduction="sum") for x, y in ((u, all_v), (v, all_u))]
     return both[0] + both[1]
 
 
@@ -554,7 +606,7 @@ def _unit(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _measure_unlabelled(
-    objective: Objective,
+    loss: Callable[[nn.Module, Tensor, Tensor, Generators], tuple[Tensor, Tensor | int]],
     model: nn.Module,
     data: Examples,
     batch_size: int,
@@ -564,20 +616,20 @@ def _measure_unlabelled(
     if len(data) == 0:
         raise ValueError("data: 0 clips, expected at least 1 to evaluate on")
     mode, device = model.training, _device(model)
+
+    def put(places: range) -> list[float]:
+        clips, labels = stack([data[i] for i in places])
+        clips = clips.to(device)
+        summed, count = loss(model, clips, labels, _generators(places))
+        return [summed.item(), int(count), *(counted(clips, _generators(places)).item() for counted in counts.values())]
+
     model.eval()
     try:
-        sums, total, found = 0.0, 0, dict.fromkeys(counts, 0.0)
-        for first in range(0, len(data), batch_size):
-            places = range(first, min(first + batch_size, len(data)))
-            clips, labels = stack([data[i] for i in places])
-            clips = clips.to(device)
-            summed, count = objective.loss(model, clips, labels, _generators(places))
-            sums, total = sums + summed.item(), total + int(count)
-            for name, counted in counts.items():
-                found[name] += counted(clips, _generators(places)).item()
+        rows = done_in_turns(runs(len(data), batch_size), put)
+        summed, total, *found = (sum(column) for column in zip(*rows, strict=True))
     finally:
         model.train(mode)
-    return {"validation_loss": sums / total, **{name: value / total for name, value in found.items()}}
+    return {"validation_loss": summed / total, **{n: value / total for n, value in zip(counts, found, strict=True)}}
 
 
 def _generators(places: Sequence[int]) -> list[torch.Generator]:

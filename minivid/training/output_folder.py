@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from minivid.training.checkpoint import CONFIG, write_text
-from minivid.training.distributed import is_first, wait_for_all
+from minivid.training.processes import is_first, wait_for_all
 from minivid.training.run_folder import STATE
 
 RUN = "run.json"

@@ -16,10 +16,11 @@ from minivid.training.checkpoint import (
     put_optimizer_state,
     put_weights,
 )
-from minivid.training.distributed import check_alike, is_first, reader, save_together, wait_for_all
+from minivid.training.distributed import reader, save_together
 from minivid.training.finetune_config import FinetuneConfig
 from minivid.training.history import CURVES, History, HistoryFiles, Row, draw_curves
 from minivid.training.objectives import Objective
+from minivid.training.processes import check_alike, is_first, wait_for_all
 from minivid.training.sealed_folder import discard
 from minivid.whole_files import sweep
 

@@ -2,32 +2,22 @@
 
 import os
 import signal
-import socket
 from collections import Counter
 from dataclasses import replace
-from multiprocessing import get_context
 
 import pytest
 import torch
+from two_processes import two_processes
 
 from minivid.data.conversations import collate, flatten
 from minivid.models.qwen3_vl import SMALL_CONFIG, Qwen3VL
 from minivid.models.vivit import ViViT, ViViTConfig
 from minivid.training.checkpoint import OPTIMIZER, WEIGHTS, CheckpointError, load_training
-from minivid.training.distributed import (
-    Share,
-    check_alike,
-    is_first,
-    joined,
-    reader,
-    share,
-    spread,
-    total,
-    wait_for_all,
-)
+from minivid.training.distributed import reader, spread
 from minivid.training.finetune import STATE, FinetuneConfig, finetune
 from minivid.training.next_token import NextToken
-from minivid.training.objectives import FrameOrder, MaskedTubelets
+from minivid.training.objectives import Classification, FrameOrder, FrameSimilarity, MaskedTubelets
+from minivid.training.processes import is_first, joined, share, wait_for_all
 
 MODEL = ViViTConfig(
     image_size=8,
@@ -42,8 +32,12 @@ MODEL = ViViTConfig(
 )
 CONFIG = FinetuneConfig(steps=8, batch_size=6, learning_rate=3e-3, max_grad_norm=0.5, seed=5, evaluate_every=3,
                         save_every=2)  # fmt: skip
-PRELOADED = ["minivid.training.finetune", "minivid.plots", "torch.distributed.fsdp", "torch.distributed.checkpoint",
-             "torch._dynamo"]  # fmt: skip
+
+
+def brighter(clip, rng):
+    return clip + torch.rand((), generator=rng)
+
+
 TRAININGS = {
     "DDP": {},
     "DDP, 3 micro-batches": {"config": replace(CONFIG, micro_batches=3)},
@@ -52,6 +46,10 @@ TRAININGS = {
     "FSDP2, 2 micro-batches": {"sharded": True, "config": replace(CONFIG, micro_batches=2)},
     "FSDP2, recomputed": {"sharded": True, "config": replace(CONFIG, gradient_checkpointing=True, steps=4)},
     "DDP, order": {"objective": FrameOrder(2), "config": replace(CONFIG, steps=4)},
+    "DDP, similar": {
+        "objective": FrameSimilarity(brighter, width=6, reversals=True),
+        "config": replace(CONFIG, batch_size=5, steps=4),
+    },  # 5 clips: 2 and 3
     "DDP, masked": {"objective": MaskedTubelets((2, 4, 4), 0.5), "config": replace(CONFIG, steps=4)},
 }
 
@@ -64,6 +62,18 @@ def clips(count):
         clip[0, 0, 0, 0] = i
         made.append((clip, i % 5 if i % 3 else -100))
     return made
+
+
+class Looked(list):
+    """Examples that note which of them are looked at."""
+
+    def __init__(self, items):
+        super().__init__(items)
+        self.looked = []
+
+    def __getitem__(self, index):
+        self.looked.append(index)
+        return super().__getitem__(index)
 
 
 def train(*, config=CONFIG, objective=None, stop=None, seen=None, **options):
@@ -145,7 +155,8 @@ def talk(*, config=TALK, flat=False, weighting="tokens", **options):
     torch.manual_seed(share().process)
     model, data = Qwen3VL(SMALL_CONFIG), Talks(11)
     data.flat = flat
-    found = finetune(model, data, data, config, objective=NextToken(weighting), quiet=True, **options)
+    objective = NextToken(weighting, measured_at_once=1)
+    found = finetune(model, data, data, config, objective=objective, quiet=True, **options)
     return found.rows, {name: weight.detach().tolist() for name, weight in model.named_parameters()}
 
 
@@ -166,60 +177,19 @@ def everything(folder):
     found["on with one's"] = train(folder=folder / "one's", sharded=True)
     config = replace(CONFIG, return_best=True, save_total_limit=1)
     found["best"] = train(folder=folder / "best", sharded=True, config=config)
-    found["first"], found["total"] = is_first(), total(1, 0.5, device=torch.device("cpu"))
-    try:
-        check_alike("steps done", share().process)
-    except ValueError as error:
-        found["alike"] = str(error)
+    model, data = ViViT(MODEL), Looked((clip, 0) for clip, _ in clips(13))
+    Classification().measure(model, data)
+    found["looked at"] = data.looked
+    with spread(model, sharded=True) as (moved, _):
+        found["held"] = sum(weight.numel() for weight in model.parameters())
+        found["shards"] = sum(weight.to_local().untyped_storage().nbytes() // 4 for weight in moved.parameters())
+    found["returned"] = sum(weight.numel() for weight in model.parameters())
     return found
 
 
 def die(folder):
     train(folder=folder, config=replace(CONFIG, save_every=1), stop=None if is_first() else 4)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fail(folder):
-    if not is_first():
-        raise ValueError("my own reason")
-    wait_for_all()
-
-
-def process(rank, port, work, folder, pipe):
-    torch.set_num_threads(1)
-    about = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in about.items()}
-    try:
-        with joined():
-            found = work(folder)
-    except (Exception, SystemExit) as error:
-        found = error
-    pipe.send(found)
-
-
-def two_processes(work, folder):
-    """What each of two processes returned or raised; None where it was killed."""
-    context = get_context("forkserver")  # torch is loaded once, and no thread of ours is copied
-    context.set_forkserver_preload(PRELOADED)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = []
-    for rank in range(2):
-        mine, theirs = context.Pipe(duplex=False)
-        started = context.Process(target=process, args=(rank, port, work, folder, theirs))
-        started.start()
-        theirs.close()
-        running.append((started, mine))
-    found = []
-    for started, pipe in running:
-        try:
-            found.append(pipe.recv() if pipe.poll(100) else None)
-        except EOFError:
-            found.append(None)
-        started.join(10)
-        started.kill()
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +268,18 @@ def test_the_best_weights_come_back_from_shards(both, tmp_path):
         agree(found["best"], want)
 
 
+def test_each_process_measures_its_share(both):
+    assert [found["looked at"] for found in both] == [list(range(7)), list(range(7, 13))]
+
+
+def test_nowhere_is_there_a_second_copy_of_what_is_sharded(both):
+    whole = sum(weight.numel() for weight in ViViT(MODEL).parameters())
+    for found in both:
+        assert found["held"] == 0 and found["returned"] == whole
+    # Rows are dealt out: of an odd number, both processes hold the larger half.
+    assert whole / 2 <= found["shards"] <= 0.55 * whole
+
+
 def test_damaged_shards_are_found(both, folder):
     saved = folder / "sharded" / STATE / "step-00000004"
     if not saved.exists():  # another test went on from it
@@ -310,12 +292,6 @@ def test_damaged_shards_are_found(both, folder):
         load_training(saved, read=reader(ViViT(MODEL)))
 
 
-def test_the_first_process_speaks_and_numbers_are_summed(both):
-    assert [found["first"] for found in both] == [True, False]
-    assert [found["total"] for found in both] == [[2.0, 1.0]] * 2
-    assert both[0]["alike"] == "steps done: [0, 1] in the 2 processes; all must see the same folder"
-
-
 def test_a_process_that_dies_ends_all_with_one_message_and_a_usable_checkpoint(tmp_path):
     alive, killed = two_processes(die, tmp_path)
     assert killed is None and isinstance(alive, ChildProcessError)
@@ -323,21 +299,13 @@ def test_a_process_that_dies_ends_all_with_one_message_and_a_usable_checkpoint(t
     agree(train(folder=tmp_path, config=replace(CONFIG, save_every=1)), train(config=replace(CONFIG, save_every=1)))
 
 
-def test_only_the_first_to_fail_says_why(tmp_path):
-    silent, failed = two_processes(fail, tmp_path)
-    assert isinstance(failed, ValueError) and str(failed) == "my own reason"
-    assert isinstance(silent, SystemExit) and silent.code == 1
-
-
 # ---- alone
 
 
 def test_alone_nothing_is_spread(tmp_path):
     model = ViViT(MODEL)
-    with joined() as mine, spread(model) as (moved, called):
-        assert mine == share() == Share(0, 1) and is_first() and moved is called is model
-    assert total(3, 0.25, device=torch.device("cpu")) == [3, 0.25]
-    check_alike("anything", 7)
+    with joined(), spread(model) as (moved, called):
+        assert moved is called is model
     with pytest.raises(ValueError, match="sharded=True with one process: start several with torchrun"):
         train(sharded=True)
 

@@ -206,6 +206,8 @@ def test_a_training_of_another_kind_is_refused_by_its_numbers(tmp_path):
 class Told:
     """An objective whose validation is told beforehand."""
 
+    figures = ("validation_loss",)
+
     def __init__(self, values):
         self.values, self.calls = values, 0
 
