@@ -1073,6 +1073,25 @@ def test_causal_is_the_causal_mask(kernel, seed, num_kv_heads, n, earlier, maske
         torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
 
 
+@KERNELS
+@pytest.mark.parametrize("heads, num_kv_heads", [(4, 2), (2, 1), (4, 4)])
+@pytest.mark.parametrize("shape", ["heads 1 s", "b heads 1 s", "1 heads 1 s", "b 1 1 s", "1 s"])
+def test_a_single_token_sees_by_any_mask_what_it_sees_among_others(kernel, heads, num_kv_heads, shape):
+    module = MultiHeadAttention(8, heads, num_kv_heads=num_kv_heads, kernel=kernel).double()
+    x, context = normal(0, 2, 1, 8, dtype=torch.float64), normal(1, 2, 5, 8, dtype=torch.float64)
+    sizes = {"b": 2, "heads": heads, "s": 5}
+    mask = normal(2, *(sizes.get(name, 1) for name in shape.split())) > -0.5
+    both = module(x.expand(2, 2, 8), context, mask=mask.expand(*mask.shape[:-2], 2, 5))
+    torch.testing.assert_close(module(x, context, mask=mask), both[:, :1], atol=1e-12, rtol=0)
+
+
+@KERNELS
+def test_nobody_looks_ahead_on_any_device(kernel):
+    module = MultiHeadAttention(4, 2, kernel=kernel, device="meta")
+    x, mask = torch.empty(1, 3, 4, device="meta"), torch.ones(3, 3, dtype=torch.bool, device="meta")
+    assert module(x, mask=mask, causal=True).device.type == "meta"
+
+
 def test_the_fused_kernel_needs_no_mask_to_be_causal(monkeypatch):
     monkeypatch.setattr(attention, "causal_mask", None)  # would be called
     module, x = MultiHeadAttention(6, 2, kernel="fused"), normal(0, 2, 5, 6)
@@ -1269,7 +1288,7 @@ def test_multi_head_attention_shows_its_numbers():
 
 @pytest.mark.parametrize("dtype", [None, torch.float64])
 def test_multi_head_attention_makes_its_weights_where_and_as_asked(dtype):
-    module = MultiHeadAttention(6, 2, kdim=3, vdim=5, device="meta", dtype=dtype)
+    module = MultiHeadAttention(6, 2, kdim=3, vdim=5, qk_norm_eps=0.1, device="meta", dtype=dtype)
     assert {(p.device.type, p.dtype) for p in module.parameters()} == {("meta", dtype or torch.float32)}
     assert MultiHeadAttention(6, 2, dtype=dtype).q_proj.weight.device.type == "cpu"
 

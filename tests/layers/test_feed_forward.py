@@ -233,6 +233,13 @@ def test_block_gelu_tanh_computes_half_precision_in_float32(dtype):
     assert got.dtype == dtype and torch.equal(got, block_gelu_tanh(x.float()).to(dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_mapped_gradient_of_half_precision_is_computed_in_float32(dtype):
+    x = (4.0 * normal(0, 3, 5)).to(dtype)
+    slopes = torch.func.vmap(torch.func.grad(lambda x: block_gelu_tanh(x).sum()))
+    assert slopes(x).dtype == dtype and torch.equal(slopes(x), slopes(x.float()).to(dtype))
+
+
 def test_block_gelu_tanh_keeps_its_input_alone_for_the_way_back():
     kept = []
     x = normal(0, 3, 5).requires_grad_()

@@ -564,6 +564,10 @@ def test_interleaved_axes_take_turns(impl, sections):
     agree(got, torch.tensor(want, dtype=torch.int64), "another order of axes", axes="half", sections=sections)
 
 
+def test_interleaved_axes_of_no_pairs_are_whole_numbers_too():
+    assert interleaved_axes([0, 0, 0]).dtype == torch.long
+
+
 def test_interleaved_axes_of_the_published_model():
     axes = interleaved_axes([24, 20, 20])
     assert axes.tolist() == [0, 1, 2] * 20 + [0] * 4
