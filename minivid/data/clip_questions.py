@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from minivid.data.conversations import Inputs
 from minivid.data.moving_shapes import COLOURS, MOTIONS, SHAPES, WORKERS, LabelledClip, MovingShape, read_labels
@@ -209,10 +210,9 @@ class ClipQuestions:
             input_ids, pixel_values_videos and video_grid_thw; the ids again where they count, elsewhere -100.
         """
         rows = [self._written(asked, self.answers(asked)) for _, asked in items]
-        n = max(len(ids) for ids, _ in rows)
-        pad = self.processor.pad_token_id
-        input_ids = torch.tensor([[*ids, *[pad] * (n - len(ids))] for ids, _ in rows])
-        labels = torch.tensor([[*marks, *[IGNORED] * (n - len(marks))] for _, marks in rows])
+        ids, marks = zip(*rows, strict=True)
+        input_ids = pad_sequence(ids, batch_first=True, padding_value=self.processor.pad_token_id)
+        labels = pad_sequence(marks, batch_first=True, padding_value=IGNORED)
         return {"input_ids": input_ids, **self._patches([frames for frames, _ in items])}, labels
 
     def prompts(self, items: Sequence[tuple[Float[Tensor, "t c h w"], Asked]]) -> Inputs:
@@ -225,9 +225,9 @@ class ClipQuestions:
             What a model is called with to go on, attention_mask among it.
         """
         rows = [self._written(asked, self.answers(asked)[:-1])[0] for _, asked in items]
-        n, pad = max(map(len, rows)), self.processor.pad_token_id
-        input_ids = torch.tensor([[*[pad] * (n - len(ids)), *ids] for ids in rows])
-        mask = torch.tensor([[*[0] * (n - len(ids)), *[1] * len(ids)] for ids in rows])
+        left = {"batch_first": True, "padding_side": "left"}
+        input_ids = pad_sequence(rows, padding_value=self.processor.pad_token_id, **left)
+        mask = pad_sequence([torch.ones_like(ids) for ids in rows], padding_value=0, **left)
         return {
             "input_ids": input_ids, "attention_mask": mask, **self._patches([frames for frames, _ in items])
         }  # fmt: skip
@@ -243,7 +243,7 @@ class ClipQuestions:
         each = torch.tensor([grid.gt // len(clips), grid.gh, grid.gw])
         return {"pixel_values_videos": patches, "video_grid_thw": each.expand(len(clips), 3)}
 
-    def _written(self, asked: Asked, answers: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _written(self, asked: Asked, answers: tuple[str, ...]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
         clip = self.clips[asked.clip]
         questions = tuple(turn.question for turn in asked.turns)
         return written(self.processor, questions, answers, clip.seconds, tuple(clip.frames.shape[-2:]))
@@ -256,7 +256,7 @@ def written(
     answers: tuple[str, ...],
     seconds: tuple[float, ...],
     size: tuple[int, int],
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
     """The tokens of a conversation about one clip, and which of them are answers.
 
     Args:
@@ -267,7 +267,7 @@ def written(
         size: height and width of its frames.
 
     Returns:
-        The ids; the ids again where they count, elsewhere -100.
+        The ids; the ids again where they count, elsewhere -100. The same tensors for the same call: do not change them.
     """
     messages = []
     for question, reply in zip_longest(questions, answers):
@@ -285,7 +285,7 @@ def written(
     tokenizer = processor.tokenizer
     ids = tokenizer.encode(text)
     header, end = tokenizer.encode(ANSWER_HEADER), tokenizer.token_id(MESSAGE_END)
-    return tuple(ids), tuple(answer_labels(ids, header=header, end=end))
+    return torch.tensor(ids), torch.tensor(answer_labels(ids, header=header, end=end))
 
 
 def _whole_groups(frames: Float[Tensor, "t c h w"], temporal_patch_size: int) -> Float[Tensor, "filled c h w"]:

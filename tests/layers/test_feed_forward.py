@@ -262,7 +262,7 @@ class Steps(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_way_back_writes_into_buffers_of_a_block(dtype):
-    assert BLOCK * 4 == 128 * 2**10
+    assert BLOCK * 4 == 512 * 2**10
     x = normal(0, 2 * BLOCK + 3).to(dtype).requires_grad_()
     y, change = block_gelu_tanh(x), normal(1, 2 * BLOCK + 3).to(dtype)
     with Steps() as steps:
