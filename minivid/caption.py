@@ -65,18 +65,18 @@ BETAS = (0.7, 0.9)
 # First the eyes learn words, from two frames of each clip: in these is all that is asked about, at a quarter of the
 # cost. Then the whole model learns to answer. Without the first part, the second finds colours and nothing else.
 EYES = FinetuneConfig(
-    steps=1450,
+    steps=2100,
     batch_size=128,
     learning_rate=4e-3,
     weight_decay=0.05,
     betas=BETAS,
-    evaluate_every=290,
+    evaluate_every=420,
     save_every=100,
     save_total_limit=1,  # what the second part goes on from, after a stop
     train_only=LEARNS,
 )
 TRAINING = FinetuneConfig(
-    steps=900,
+    steps=600,
     batch_size=32,
     learning_rate=2e-3,
     weight_decay=0.05,

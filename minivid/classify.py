@@ -431,8 +431,13 @@ def _model(request: Request, classes: tuple[str, ...]) -> tuple[nn.Module, tuple
 
 def _new_model(request: Request, labels: int) -> nn.Module:
     name, small = request.model or DEFAULT_MODEL, {}
+    config = small_config(name)
+    if not hasattr(config, "num_labels"):
+        raise ValueError(
+            f"{name}: this model answers in words and tells no classes apart; choose another, or give a folder of a "
+            "published one and conversations"
+        )
     if request.size == "small":
-        config = small_config(name)
         small = {item.name: getattr(config, item.name) for item in fields(config)}
     return build_model(name, small | dict(request.numbers) | {"num_labels": labels})
 

@@ -241,6 +241,7 @@ def test_a_start_keeps_the_order_of_its_answers(undrawn, shapes, tmp_path):
     "changes, words",
     [
         ({"model": "vibert"}, "vibert: there is no such model"),
+        ({"model": "qwen3_vl"}, "qwen3_vl: this model answers in words and tells no classes apart; choose another"),
         ({"numbers": {"depth": 3}}, "ViViT has no depth"),
         ({"numbers": TINY | {"num_labels": 7}}, "num_labels=7: follows from the data, 2 classes"),
         ({"numbers": TINY | {"num_channels": 1}}, "num_channels=1: files give 3"),
