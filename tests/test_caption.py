@@ -1,3 +1,4 @@
+import html
 import json
 import re
 from dataclasses import replace
@@ -75,6 +76,8 @@ def test_the_report_needs_nothing_but_itself(finished):
     folder, _ = finished
     text = (folder / "report.html").read_text(encoding="utf-8")
     prose = re.sub(r'"data:[^"]*"', "", text)
+    for line in (folder / "answers.jsonl").read_text().splitlines():  # who has learnt for two steps may say anything
+        prose = prose.replace(html.escape(ascii(json.loads(line)["answer"])), "")
     assert "http" not in prose and "url(" not in prose and "<script" not in prose and "$" not in prose
     assert text.count("<img") == 2 == len(list((folder / "pictures").iterdir()))
     assert "&lt;|vision_start|&gt;" in text  # the prompt is shown as text
@@ -94,18 +97,18 @@ def without_report(monkeypatch):
     monkeypatch.setattr(caption._Report, "write", lambda self: None)
 
 
-@pytest.mark.parametrize("stop", [2, 5], ids=["the eyes learn", "the whole learns"])
+@pytest.mark.parametrize("stop", [2, 9], ids=["the eyes learn", "the whole learns"])
 def test_stopped_and_begun_again_it_ends_in_the_weights_of_a_run_without_a_stop(
     stop, finished, without_report, tmp_path, monkeypatch, capsys
 ):
     folder, _ = finished
-    for name in ("EYES", "TRAINING"):  # 3 steps and 2
+    for name in ("EYES", "TRAINING"):  # 7 steps and 2
         monkeypatch.setattr(caption, name, replace(getattr(caption, name), save_every=1))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("minivid.training.finetune.clip_gradients", _stop_at(stop))
         caption.run(tmp_path, seed=3, steps=2, clips=FEW)
     assert re.search(
-        rf"after step {stop - 1} of 5.*last save, at most 1 steps back", capsys.readouterr().err, re.DOTALL
+        rf"after step {stop - 1} of 9.*last save, at most 1 steps back", capsys.readouterr().err, re.DOTALL
     )
     caption.run(tmp_path, seed=3, steps=2, clips=FEW, quiet=True)
     assert (tmp_path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()

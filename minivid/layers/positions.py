@@ -455,10 +455,10 @@ def mrope_positions(
         for token, run in itertools.groupby(ids[kept].tolist(), lambda token: token if token in pictures else None):
             length = len(list(run))
             if token is None:
-                part, step = repeat(torch.arange(length), "n -> n axes", axes=3), length
+                part, step = repeat(torch.arange(length, device=ids.device), "n -> n axes", axes=3), length
             else:
                 h, w = pictures[token].next(length)
-                part, step = grid_positions((1, h, w)), max(h, w)
+                part, step = grid_positions((1, h, w), device=ids.device), max(h, w)
             parts.append(part.to(place) + end)
             end += step
         place[kept] = torch.cat(parts)

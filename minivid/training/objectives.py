@@ -617,7 +617,7 @@ def _measure_unlabelled(
         raise ValueError("data: 0 clips, expected at least 1 to evaluate on")
     mode, device = model.training, _device(model)
 
-    def put(places: range) -> list[float]:
+    def put(places: range) -> list[int | float]:
         clips, labels = stack([data[i] for i in places])
         clips = clips.to(device)
         summed, count = loss(model, clips, labels, _generators(places))

@@ -740,6 +740,15 @@ def test_mrope_positions_are_those_of_the_published_model(case):
         assert following.tolist() == case["next_position"]
 
 
+def test_mrope_positions_stand_where_the_ids_do():
+    ids = torch.tensor([[1, 9, 9, 9, 9, 2]])
+    options = dict(image_token_id=9, video_token_id=8, image_grid_thw=torch.tensor([[1, 4, 4]]), spatial_merge_size=2)
+    want, _ = mrope_positions(ids, **options)
+    with torch.device("meta"):  # where new tensors go unless they are told
+        got, _ = mrope_positions(ids, **options)
+    assert got.device.type == "cpu" and torch.equal(got, want)
+
+
 def test_mrope_positions_merge_two_by_two_unless_told_otherwise():
     ids = torch.tensor([[TEXT, IMAGE, IMAGE, TEXT]])
     grid = torch.tensor([(1, 2, 4)])
