@@ -266,7 +266,7 @@ def test_what_does_not_fit_together_is_one_error_before_the_start(own, tmp_path,
     "training, words",
     [
         ({"freeze": ("backbone",)}, "freeze: no parameter has 'backbone' in its name"),
-        ({"rates": {"backbone": 1e-3}}, "backbone"),
+        ({"rates": {"backbone": 1e-3}}, "rates: no learned parameter has 'backbone' as the first piece in its name"),
         ({"metric": "f1"}, "metric='f1' is none of what is measured: validation_loss, validation_accuracy"),
     ],
 )

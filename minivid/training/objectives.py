@@ -528,9 +528,8 @@ class FrameSimilarity:
     def loss(self, model, clips, labels, generators):
         """The loss, summed over all views; how many views."""
         first, second = self._vectors(model, clips, generators)
-        (all_first, place), (all_second, _) = rows_of_all(first), rows_of_all(second)
-        summed = similarity_loss(first, second, self.temperature, all_first, all_second, place=place)
-        return summed, 2 * len(first)
+        everyone, place = rows_of_all(torch.cat([first, second], dim=1))  # all 2 width
+        return similarity_loss(first, second, self.temperature, *everyone.chunk(2, dim=1), place=place), 2 * len(first)
 
     def measure(self, model, data, *, batch_size=64):
         """validation_loss; it depends on batch_size, the number of clips to choose from."""

@@ -169,7 +169,7 @@ def rows_of_all(rows: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "all d"], int
     mine, processes = share()
     if processes == 1:
         return rows, 0
-    from torch.distributed.nn.functional import all_gather
+    from torch.distributed.nn.functional import all_gather  # late: not in every build of torch
 
     lengths = told_by_all(len(rows))
     padded = all_gather(pad(rows, (0, 0, 0, max(lengths) - len(rows))))
