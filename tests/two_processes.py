@@ -2,6 +2,7 @@
 
 import os
 import socket
+import warnings
 from multiprocessing import get_context
 
 import torch
@@ -14,6 +15,7 @@ PRELOADED = ["minivid.training.finetune", "minivid.plots", "torch.distributed.fs
 
 def _process(rank, port, work, folder, pipe):
     torch.set_num_threads(1)
+    warnings.simplefilter("error", FutureWarning)  # what torch will take away
     about = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in about.items()}
     try:

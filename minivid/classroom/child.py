@@ -49,9 +49,10 @@ class Child:
             OMP_NUM_THREADS="1",
             CUDA_VISIBLE_DEVICES="",
         )
-        # -P: a file of the student's called random.py must not stand in for Python's.
+        # -P: a file of the student's called random.py must not stand in for Python's. -u: what is printed to standard
+        # output and to standard error comes in that order, and nothing of it is lost in a crash.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "minivid.classroom.sandbox"],
+            [sys.executable, "-P", "-u", "-m", "minivid.classroom.sandbox"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -56,13 +56,23 @@ def together(sets: Sequence[set]) -> list[list[int]]:
     Returns:
         Lists of rising numbers, in the order of their first.
     """
-    groups: list[tuple[list[int], set]] = []
+    # Union-find: each group is a tree of numbers, and its lowest number is the root.
+    first_of: dict[object, int] = {}  # member -> the first set that has it
+    parent = list(range(len(sets)))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]  # the way is halved for whoever comes next
+        return number
+
     for number, members in enumerate(sets):
-        touched = [group for group in groups if group[1] & members]
-        others = [group for group in groups if not group[1] & members]
-        numbers = sorted([number, *(i for group, _ in touched for i in group)])
-        groups = [*others, (numbers, set().union(members, *(found for _, found in touched)))]
-    return sorted(numbers for numbers, _ in groups)
+        for member in members:
+            one, other = sorted((root(number), root(first_of.setdefault(member, number))))
+            parent[other] = one
+    groups: dict[int, list[int]] = {}
+    for number in range(len(sets)):
+        groups.setdefault(root(number), []).append(number)
+    return list(groups.values())
 
 
 def media_of(conversation: Conversation) -> set[str]:

@@ -169,12 +169,26 @@ def rows_of_all(rows: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "all d"], int
     mine, processes = share()
     if processes == 1:
         return rows, 0
-    from torch.distributed.nn.functional import all_gather  # late: not in every build of torch
-
     lengths = told_by_all(len(rows))
-    padded = all_gather(pad(rows, (0, 0, 0, max(lengths) - len(rows))))
+    padded = _Gathered.apply(pad(rows, (0, 0, 0, max(lengths) - len(rows))))
     own = [part[:length] for part, length in zip(padded, lengths, strict=True)]
     return torch.cat(own), sum(lengths[:mine])
+
+
+class _Gathered(torch.autograd.Function):
+    """The rows of all processes, equally many of each: all of them use them, so that gradients are added up."""
+
+    @staticmethod
+    def forward(ctx, rows: Float[Tensor, "b d"]) -> Float[Tensor, "processes b d"]:
+        found = [torch.empty_like(rows) for _ in range(share().processes)]
+        dist.all_gather(found, rows.contiguous())
+        return torch.stack(found)
+
+    @staticmethod
+    def backward(ctx, grad: Float[Tensor, "processes b d"]) -> Float[Tensor, "b d"]:
+        grad = grad.clone(memory_format=torch.contiguous_format)  # summed in place, and not ours to change
+        dist.all_reduce(grad)
+        return grad[share().process]
 
 
 def check_alike(what: str, number: int) -> None:

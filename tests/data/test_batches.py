@@ -254,6 +254,35 @@ def test_an_error_in_a_worker_is_raised_as_what_it_is(act, kind, words):
     assert str(caught.value) == words
 
 
+def test_a_worker_whose_training_was_killed_while_it_started_is_gone_too():
+    context = multiprocessing.get_context("fork")
+    told, tell = context.Pipe(duplex=False)
+
+    def train():
+        def slowly(threads):  # the first thing that a worker does, before it looks for its parent
+            tell.send(os.getpid())
+            time.sleep(0.5)
+
+        torch.set_num_threads = slowly
+        with loaded(TrainingBatches(clips(), 5), range(9), workers=1) as stream:
+            next(stream)
+
+    training = context.Process(target=train)
+    training.start()
+    assert told.poll(10)
+    worker = told.recv()
+    training.kill()
+    training.join()
+    tell.close()
+    assert told.poll(3)  # the worker's end of the pipe is closed: it has ended
+    with pytest.raises(EOFError):
+        told.recv()
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):  # until whoever inherited it has noticed
+            os.kill(worker, 0)
+            time.sleep(0.02)
+
+
 def test_the_workers_are_gone_when_the_training_stops_early():
     batches = TrainingBatches(clips(), 5)
     with no_process_left(), pytest.raises(KeyboardInterrupt), loaded(batches, range(1000), workers=2) as stream:
