@@ -1,6 +1,7 @@
 """Two hypothesis profiles, one thread a worker, and the fixture that says what a law is put to."""
 
 import importlib
+import os
 from pathlib import Path
 
 import jaxtyping
@@ -17,6 +18,8 @@ settings.load_profile("minivid")
 
 # Several workers share the machine: one thread each is faster than all threads each.
 torch.set_num_threads(1)
+# So does torch's compiler: without this it starts processes of its own beside every worker.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """Examples to batches: which clips, in which order, with what luck; the same however many workers load them."""
 
+import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_all_start_methods
 from traceback import clear_frames
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -266,6 +267,7 @@ def loaded(batches: TrainingBatches, steps: range, *, workers: int = 0) -> Itera
         collate_fn=_unchanged,
         multiprocessing_context=method,
         generator=torch.Generator(),  # its own: the caller's random numbers are not the loader's to move
+        worker_init_fn=partial(_end_without, os.getpid()),
     )
     stream = _unwrapped(loader)
     try:
@@ -279,6 +281,12 @@ def loaded(batches: TrainingBatches, steps: range, *, workers: int = 0) -> Itera
         raise ChildProcessError(message) from None
     finally:
         stream.close()
+
+
+def _end_without(training: int, worker: int) -> None:
+    # A worker notices that its parent has changed, not that it had when the worker began to look.
+    if os.getppid() != training:
+        os._exit(1)
 
 
 def _let_go(error: BaseException | None) -> None:

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import normal, whole
 from torch import nn
+from two_processes import two_processes
 
 from minivid.classroom.evidence import agree, holds
 from minivid.training import optimizer as library
 from minivid.training.optimizer import SGD, Adam, AdamW, _runs, adam_step, adamw_step, decay_groups, sgd_step
+from minivid.training.processes import share
 
 SGD_OPTIONS = [
     {},
@@ -570,15 +572,11 @@ def test_a_run_holds_a_quarter_of_a_million_numbers():
 # ---- two processes
 
 
-def train_in_a_process(rank: int, count: int, store: str, path: str) -> None:
+def half_of_each_batch(folder) -> dict[str, list]:
     """Ten steps of AdamW on this process' share of the batch, the gradients averaged over the processes."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
     model = nn.parallel.DistributedDataParallel(small_model())
-    train(model, rank, count)
-    if rank == 0:
-        torch.save(model.module.state_dict(), path)
-    torch.distributed.destroy_process_group()
+    train(model, *share())
+    return {name: weight.tolist() for name, weight in model.module.state_dict().items()}
 
 
 def small_model() -> nn.Module:
@@ -600,11 +598,10 @@ def train(model: nn.Module, rank: int = 0, count: int = 1) -> None:
 
 @pytest.mark.slow
 def test_two_processes_with_half_a_batch_each_equal_one_with_the_whole(tmp_path):
-    store, path = str(tmp_path / "store"), tmp_path / "weights.pt"
-    torch.multiprocessing.spawn(train_in_a_process, args=(2, store, str(path)), nprocs=2)
     alone = small_model()
     train(alone)
-    for name, want in alone.state_dict().items():
-        # Adam divides by the root of the square: a last bit in the mean of a gradient is all that differs.
-        torch.testing.assert_close(torch.load(path)[name], want, atol=1e-10, rtol=0)
-        assert not torch.equal(want, small_model().state_dict()[name])
+    for weights in two_processes(half_of_each_batch, tmp_path):
+        for name, want in alone.state_dict().items():
+            # Adam divides by the root of the square: a last bit in the mean of a gradient is all that differs.
+            torch.testing.assert_close(want.new_tensor(weights[name]), want, atol=1e-10, rtol=0)
+            assert not torch.equal(want, small_model().state_dict()[name])

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 import torch
 from strategies import normal
 from torch import nn
+from tqdm import tqdm
 
 from minivid.models.zoo import build_model
 from minivid.training.checkpoint import BEST_AND_LAST, WEIGHTS, CheckpointError
@@ -288,6 +290,8 @@ def in_a_process(folder, make, config, workers):
     """A training in a process of its own, as it can be killed."""
 
     def work():
+        # The lock that a fork inherits is shared: a training killed while it holds it would stop all later ones.
+        tqdm.set_lock(threading.RLock())
         torch.set_num_threads(1)
         model = make()
         data = [clip for clip in examples_for(model, 11)]
@@ -300,6 +304,14 @@ def in_a_process(folder, make, config, workers):
     return process
 
 
+def exit_status(process):
+    """Of a training that is left alone: 0, or None where it did not end in two minutes."""
+    process.join(120)
+    status = process.exitcode
+    process.kill()
+    return status
+
+
 def examples_for(model, count):
     shape = model.example_inputs()[0].shape[1:] if hasattr(model, "example_inputs") else (T, C, H, W)
     return [(normal(i, *shape), i % V) for i in range(count)]
@@ -309,10 +321,8 @@ def killed_and_resumed(folder, make, config, *, kills, workers, dice):
     """Kill a training at random moments, let it go on each time; it must end as one that was left alone."""
     (folder / "whole").mkdir(parents=True)
     start = time.monotonic()
-    process = in_a_process(folder / "whole", make, config, workers)
-    process.join()
+    assert exit_status(in_a_process(folder / "whole", make, config, workers)) == 0
     seconds = time.monotonic() - start
-    assert process.exitcode == 0
     (folder / "killed").mkdir()
     hits = 0
     for _ in range(kills):
@@ -322,9 +332,7 @@ def killed_and_resumed(folder, make, config, *, kills, workers, dice):
             os.kill(process.pid, signal.SIGKILL)
             hits += 1
         process.join()
-    process = in_a_process(folder / "killed", make, config, workers)
-    process.join()
-    assert process.exitcode == 0
+    assert exit_status(in_a_process(folder / "killed", make, config, workers)) == 0
     one, other = (torch.load(folder / name / "end.pt", weights_only=True) for name in ("whole", "killed"))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert (folder / "whole" / HISTORY).read_bytes() == (folder / "killed" / HISTORY).read_bytes()
