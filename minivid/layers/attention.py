@@ -171,12 +171,12 @@ def block_attend(
     value: Float[Tensor, "b heads s k"],
     mask: Bool[Tensor, "..."] | None = None,
     *,
-    block_size: int = 320,
+    block_size: int = 1024,
 ) -> Float[Tensor, "b heads n k"]:
     """The output of `attend`, for one block of queries after another, without ever keeping the n x s weights.
 
-    One head and block_size queries at a time: their scores fill one buffer that the next block uses again. A block
-    holds whole rows, so that its softmax needs no mending. For the gradient only log(sum_j exp(score_j)) of each query
+    One head and block_size queries at a time, which read one block of keys after another, as in `online_attend`. The
+    scores fill one buffer that the next block uses again. For the gradient only log(sum_j exp(score_j)) of each query
     is kept, one number a row; the weights of a block are computed a second time from it, w_j = exp(score_j - log-sum):
 
         dvalue = w^T doutput,   dscore = w (doutput value^T - sum_k doutput output),   dquery = dscore key / sqrt(k)
@@ -188,8 +188,9 @@ def block_attend(
         key: what each answering token is found by.
         value: what each answering token gives.
         mask: True = may look. Any shape that broadcasts to b heads n s; None = look anywhere.
-        block_size: queries answered at a time, at most (the blocks are made equal, because a short last one costs as
-            much as a long one); memory beside the result is about block_size x s numbers.
+        block_size: queries answered at a time, at most; of the keys half as many are read at a time. (All blocks are
+            made equal, because a short last one costs as much as a long one.) Memory beside the result is about
+            block_size^2 / 2 numbers, twice that with the gradient.
 
     Returns:
         The output of `attend`. A query that may look nowhere gets zeros.
@@ -199,49 +200,67 @@ def block_attend(
         TypeError: if the mask is not boolean.
         ValueError: if block_size is not positive.
 
-    Source: recomputing from the log-sum: Dao et al. 2022, algorithm 4 (arXiv:2205.14135); whole rows in blocks: Rabe
-    and Staats 2021 (arXiv:2112.05682).
+    Source: Dao et al. 2022 (arXiv:2205.14135); queries in the outer loop, and the log-sum: Dao 2023, algorithms 1 and
+    2 (arXiv:2307.08691).
     """
     check_shapes(query, key, mask, value, block_size)
     mask = None if mask is None else mask.expand(*query.shape[:3], key.shape[2])
-    blocks = max(1, -(-query.shape[2] // block_size))  # -(-a // b) rounds up
-    return _Blocks.apply(query, key, value, mask, max(1, -(-query.shape[2] // blocks)))[0]
+    # Half as many keys as queries: on a processor a product of matrices of these sizes is the fastest.
+    blocks = _part(query.shape[2], block_size), _part(key.shape[2], max(1, block_size // 2))
+    return _Blocks.apply(query, key, value, mask, *blocks)[0]
 
 
-# exp(x) = 2^(x log2 e), and torch's exp2 takes a third of the time of its exp: the queries are multiplied by log2(e),
-# and scores, maxima and log-sums of the blocks below are logarithms to the base 2.
+def _part(count: int, most: int) -> int:
+    """The size of the equal parts, as few as possible, of a count; at least 1."""
+    parts = max(1, -(-count // most))  # -(-a // b) rounds up
+    return max(1, -(-count // parts))
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+# exp(x) = 2^(x log2 e), and torch's exp2 takes a third of the time of its exp: the scores, maxima and log-sums of the
+# blocks below are multiplied by log2(e).
 _LOG2_E = 1 / math.log(2)
 
 
-def _block_scores(asking: Tensor, columns: Tensor, mask: Tensor | None, rows: slice, buffer: Tensor) -> Tensor:
-    """Scores of a block of queries, scaled already, and keys as columns, written into the buffer; -inf where masked."""
-    scores = torch.mm(asking, columns, out=buffer[: len(asking)])
-    return scores if mask is None else scores.masked_fill_(~mask[rows], -math.inf)
+def _block_product(a: Tensor, b: Tensor, buffer: Tensor, scale: float = 1.0) -> Tensor:
+    """scale a b^T, written into the beginning of a buffer."""
+    return buffer[: len(a) * len(b)].view(len(a), len(b)).addmm_(a, b.mT, beta=0, alpha=scale)
+
+
+def _block_scores(asking: Tensor, keys: Tensor, mask: Tensor | None, buffer: Tensor) -> Tensor:
+    """Scores of a block of queries and a block of keys, written into the buffer; -inf where masked."""
+    scores = _block_product(asking, keys, buffer, _LOG2_E / math.sqrt(keys.shape[1]))
+    return scores if mask is None else scores.masked_fill_(~mask, -math.inf)
 
 
 def _blocks_forward(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, block_size: int
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, query_block: int, key_block: int
 ) -> tuple[Tensor, Tensor]:
-    b, heads, n, k = query.shape
+    b, heads, n, _ = query.shape
     work = torch.promote_types(query.dtype, torch.float32)  # half precision loses the log-sum
-    output, log_sum = torch.empty_like(query), query.new_empty(b, heads, n, 1, dtype=work)
-    buffer = query.new_empty(block_size, key.shape[2], dtype=work)
-    mixed = query.new_empty(block_size, k, dtype=work)
-    queries, columns = query.new_empty(n, k, dtype=work), query.new_empty(k, key.shape[2], dtype=work)
+    output, log_sum = torch.zeros_like(query, dtype=work), query.new_empty(b, heads, n, 1, dtype=work)
+    buffer = query.new_empty(query_block * key_block, dtype=work)
     for at in itertools.product(range(b), range(heads)):
-        queries.copy_(query[at]).mul_(_LOG2_E / math.sqrt(k))
-        columns.copy_(key[at].mT)  # turned once, the products of all blocks take 3 % less
-        values = value[at].to(work)
-        for start in range(0, n, block_size):
-            rows = slice(start, start + block_size)
-            scores = _block_scores(queries[rows], columns, None if mask is None else mask[at], rows, buffer)
+        queries, keys, values = (x[at].to(work) for x in (query, key, value))
+        for rows in _slices(n, query_block):
+            asking, mixed = queries[rows], output[at][rows]
             # The lowest finite number instead of the -inf of a blind query: 2^(-inf - lowest) is 0, not NaN.
-            largest = scores.amax(1, keepdim=True).clamp_min_(torch.finfo(work).min)
-            powers = scores.sub_(largest).exp2_()
-            total = powers.sum(1, keepdim=True).clamp_min_(1.0)  # below 1 only where it is the 0 of a blind query
-            output[at][rows] = torch.mm(powers, values, out=mixed[: len(powers)]).div_(total)
+            largest = asking.new_full((len(asking), 1), torch.finfo(work).min)
+            total = torch.zeros_like(largest)
+            for columns in _slices(len(keys), key_block):
+                scores = _block_scores(asking, keys[columns], None if mask is None else mask[at][rows, columns], buffer)
+                larger = torch.maximum(largest, scores.amax(1, keepdim=True))
+                shrink = largest.sub_(larger).exp2_()
+                powers = scores.sub_(larger).exp2_()
+                total.mul_(shrink).add_(powers.sum(1, keepdim=True))
+                mixed.mul_(shrink).addmm_(powers, values[columns])
+                largest = larger
+            mixed.div_(total.clamp_min_(1.0))  # below 1 only where it is the 0 of a blind query
             log_sum[at][rows] = largest + total.log2()
-    return output, log_sum
+    return output.to(query.dtype), log_sum
 
 
 def _blocks_backward(
@@ -252,31 +271,26 @@ def _blocks_backward(
     mask: Tensor | None,
     output: Tensor,
     log_sum: Tensor,
-    block_size: int,
+    query_block: int,
+    key_block: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     b, heads, n, k = query.shape
-    grad_query, grad_key, grad_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    buffers = [log_sum.new_empty(block_size, width) for width in (key.shape[2], key.shape[2], k)]
+    grads = [torch.zeros_like(x, dtype=log_sum.dtype) for x in (query, key, value)]
+    buffers = [log_sum.new_empty(query_block * key_block) for _ in range(2)]
     for at in itertools.product(range(b), range(heads)):
         queries, keys, values, wanted = (x[at].to(log_sum.dtype) for x in (query, key, value, grad))
-        queries, to_keys, to_values = (
-            queries * (_LOG2_E / math.sqrt(k)),
-            torch.zeros_like(keys),
-            torch.zeros_like(values),
-        )
+        to_queries, to_keys, to_values = (x[at] for x in grads)
         # sum_j w_j (doutput . value_j), which the softmax takes off every entry of a row
         mean = (wanted * output[at]).sum(1, keepdim=True)
-        for start in range(0, n, block_size):
-            rows = slice(start, start + block_size)
+        for rows, columns in itertools.product(_slices(n, query_block), _slices(len(keys), key_block)):
             asking, asked = queries[rows], wanted[rows]
-            scores = _block_scores(asking, keys.mT, None if mask is None else mask[at], rows, buffers[0])
-            weights = scores.sub_(log_sum[at][rows]).exp2_()
-            to_values.addmm_(weights.mT, asked)
-            to_scores = torch.mm(asked, values.mT, out=buffers[1][: len(asked)]).sub_(mean[rows]).mul_(weights)
-            to_keys.addmm_(to_scores.mT, asking)
-            grad_query[at][rows] = torch.mm(to_scores, keys, out=buffers[2][: len(asked)]).div_(math.sqrt(k))
-        grad_key[at], grad_value[at] = to_keys.div_(_LOG2_E), to_values
-    return grad_query, grad_key, grad_value
+            seen = None if mask is None else mask[at][rows, columns]
+            weights = _block_scores(asking, keys[columns], seen, buffers[0]).sub_(log_sum[at][rows]).exp2_()
+            to_values[columns].addmm_(weights.mT, asked)
+            to_scores = _block_product(asked, values[columns], buffers[1]).sub_(mean[rows]).mul_(weights)
+            to_keys[columns].addmm_(to_scores.mT, asking, alpha=1 / math.sqrt(k))
+            to_queries[rows].addmm_(to_scores, keys[columns], alpha=1 / math.sqrt(k))
+    return tuple(found.to(x.dtype) for found, x in zip(grads, (query, key, value), strict=True))
 
 
 # Operators of torch, not plain functions: torch.compile takes an operator as one step instead of unrolling its loops,
@@ -285,19 +299,19 @@ _blocks = torch.library.custom_op(
     "minivid::blocks",
     _blocks_forward,
     mutates_args=(),
-    schema="(Tensor query, Tensor key, Tensor value, Tensor? mask, int block_size) -> (Tensor, Tensor)",
+    schema="(Tensor query, Tensor key, Tensor value, Tensor? mask, int query_block, int key_block) -> (Tensor, Tensor)",
 )
 _blocks_gradient = torch.library.custom_op(
     "minivid::blocks_gradient",
     _blocks_backward,
     mutates_args=(),
     schema="(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor? mask, Tensor output, Tensor log_sum, "
-    "int block_size) -> (Tensor, Tensor, Tensor)",
+    "int query_block, int key_block) -> (Tensor, Tensor, Tensor)",
 )
 
 
 @_blocks.register_fake
-def _(query, key, value, mask, block_size):
+def _(query, key, value, *_):
     work = torch.promote_types(query.dtype, torch.float32)
     return torch.empty_like(query), query.new_empty(*query.shape[:3], 1, dtype=work)
 
@@ -316,18 +330,19 @@ class _Blocks(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(query, key, value, mask, block_size):
-        return _blocks(query, key, value, mask, block_size)
+    def forward(query, key, value, mask, query_block, key_block):
+        return _blocks(query, key, value, mask, query_block, key_block)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        query, key, value, mask, ctx.block_size = inputs
+        query, key, value, mask, ctx.query_block, ctx.key_block = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(query, key, value, mask, *output)
 
     @staticmethod
     def backward(ctx, grad, _):
-        return *_BlocksGradient.apply(grad, *ctx.saved_tensors, ctx.block_size), None, None
+        gradients = _BlocksGradient.apply(grad, *ctx.saved_tensors, ctx.query_block, ctx.key_block)
+        return *gradients, None, None, None
 
 
 class _BlocksGradient(torch.autograd.Function):
@@ -336,8 +351,8 @@ class _BlocksGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad, query, key, value, mask, output, log_sum, block_size):
-        return _blocks_gradient(grad, query, key, value, mask, output, log_sum, block_size)
+    def forward(grad, query, key, value, mask, output, log_sum, query_block, key_block):
+        return _blocks_gradient(grad, query, key, value, mask, output, log_sum, query_block, key_block)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -659,20 +659,19 @@ def test_attention_in_blocks_passes_gradcheck_with_a_blind_row(blocked):
         assert torch.autograd.gradcheck(lambda *x, m=given_mask: blocked(*x, m, block_size=2), (query, key, value))
 
 
-def test_blocks_of_queries_are_equal_and_no_larger_than_asked(monkeypatch):
+def test_blocks_are_equal_and_no_larger_than_asked(monkeypatch):
     asked = []
 
     class Watch:
         @staticmethod
-        def apply(query, key, value, mask, block_size):
-            asked.append(block_size)
+        def apply(query, key, value, mask, query_block, key_block):
+            asked.append((query_block, key_block))
             return (query,)
 
     monkeypatch.setattr(attention, "_Blocks", Watch)
-    for n, size in ((7, 3), (8, 5), (8, 4), (8, 8), (8, 100), (1, 1), (9, 1), (0, 4)):
-        x = torch.zeros(1, 1, n, 2)
-        block_attend(x, x[:, :, :1] if n else torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2), block_size=size)
-    assert asked == [3, 4, 4, 8, 8, 1, 1, 1]
+    for n, s, size in ((7, 9, 3), (8, 9, 5), (8, 9, 8), (8, 10, 100), (1, 9, 4), (9, 1, 1), (9, 5, 2), (0, 7, 6)):
+        block_attend(torch.zeros(1, 1, n, 2), torch.zeros(1, 1, s, 2), torch.zeros(1, 1, s, 2), block_size=size)
+    assert asked == [(3, 1), (4, 2), (8, 3), (8, 10), (1, 2), (1, 1), (2, 1), (1, 3)]
 
 
 def test_no_query_gets_no_answer():
@@ -683,7 +682,7 @@ def test_no_query_gets_no_answer():
 
 def test_block_sizes_that_are_not_given_are_those_that_are_written_down():
     sizes = [inspect.signature(function).parameters["block_size"].default for function in (online_attend, block_attend)]
-    assert sizes == [256, 320]
+    assert sizes == [256, 1024]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -692,27 +691,27 @@ def test_the_operators_keep_what_they_promise_to_the_compiler(dtype, masked):
     query, key, value = (normal(i, 2, 3, m, 5).to(dtype) for i, m in enumerate((4, 7, 7)))
     mask = (normal(3, 4, 7) > 0).expand(2, 3, 4, 7) if masked else None
     promises = ("test_schema", "test_faketensor")
-    torch.library.opcheck(torch.ops.minivid.blocks, (query, key, value, mask, 3), test_utils=promises)
-    output, log_sum = attention._blocks(query, key, value, mask, 3)
-    back = (output, query, key, value, mask, output, log_sum, 3)
+    torch.library.opcheck(torch.ops.minivid.blocks, (query, key, value, mask, 3, 2), test_utils=promises)
+    output, log_sum = attention._blocks(query, key, value, mask, 3, 2)
+    back = (output, query, key, value, mask, output, log_sum, 3, 2)
     torch.library.opcheck(torch.ops.minivid.blocks_gradient, back, test_utils=promises)
 
 
 def test_the_operators_have_the_signatures_that_are_written_down():
-    # Inferred from the annotations, the block size would be a symbol under torch.compile, not a number.
+    # Inferred from the annotations, the sizes would be symbols under torch.compile, not numbers.
     inputs = "Tensor query, Tensor key, Tensor value, Tensor? mask"
     assert str(torch.ops.minivid.blocks.default._schema) == (
-        f"minivid::blocks({inputs}, int block_size) -> (Tensor, Tensor)"
+        f"minivid::blocks({inputs}, int query_block, int key_block) -> (Tensor, Tensor)"
     )
     assert str(torch.ops.minivid.blocks_gradient.default._schema) == (
-        f"minivid::blocks_gradient(Tensor grad, {inputs}, Tensor output, Tensor log_sum, int block_size) "
-        "-> (Tensor, Tensor, Tensor)"
+        f"minivid::blocks_gradient(Tensor grad, {inputs}, Tensor output, Tensor log_sum, int query_block, "
+        "int key_block) -> (Tensor, Tensor, Tensor)"
     )
 
 
 def test_the_log_sum_has_no_gradient():
     query = normal(0, 1, 1, 3, 2).requires_grad_()
-    output, log_sum = attention._Blocks.apply(query, query, query, None, 2)
+    output, log_sum = attention._Blocks.apply(query, query, query, None, 2, 1)
     assert output.requires_grad and not log_sum.requires_grad
 
 
@@ -806,12 +805,12 @@ def test_block_attend_never_makes_a_tensor_of_all_scores():
     n, k = 300, 8
     query, key, value = (normal(i, 1, 1, n, k) for i in range(3))
     with Watch():  # it does not see into an operator, so the two functions are called themselves
-        output, log_sum = attention._blocks_forward(query, key, value, None, 16)
-        attention._blocks_backward(output, query, key, value, None, output, log_sum, 16)
-    # 19 blocks: scores and output forward; scores, their gradient and that of the query back. Each into its buffer.
-    assert calls.count("aten.mm.out") == 19 * 5
-    assert "aten.mm.default" not in calls
-    assert largest == 16 * n * 4  # one block of scores in float32; all of them would be 300 * 300 * 4
+        output, log_sum = attention._blocks_forward(query, key, value, None, 60, 50)
+        attention._blocks_backward(output, query, key, value, None, output, log_sum, 60, 50)
+    # 5 blocks of queries, 6 of keys: 2 products forward and 5 back, each into a buffer or a result.
+    assert calls.count("aten.addmm_.default") == 5 * 6 * (2 + 5)
+    assert not any("mm.default" in call or "mm.out" in call for call in calls)
+    assert largest == 60 * 50 * 4  # one block of scores in float32; all of them would be 300 * 300 * 4
 
 
 @BLOCKED
