@@ -275,22 +275,22 @@ def _blocks_backward(
     key_block: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     b, heads, n, k = query.shape
-    grads = [torch.zeros_like(x, dtype=log_sum.dtype) for x in (query, key, value)]
-    buffers = [log_sum.new_empty(query_block * key_block) for _ in range(2)]
+    grad_query, grad_key, grad_value = (torch.zeros_like(x, dtype=log_sum.dtype) for x in (query, key, value))
+    buffer, other = log_sum.new_empty(query_block * key_block), log_sum.new_empty(query_block * key_block)
     for at in itertools.product(range(b), range(heads)):
         queries, keys, values, wanted = (x[at].to(log_sum.dtype) for x in (query, key, value, grad))
-        to_queries, to_keys, to_values = (x[at] for x in grads)
+        to_queries, to_keys, to_values = grad_query[at], grad_key[at], grad_value[at]
         # sum_j w_j (doutput . value_j), which the softmax takes off every entry of a row
         mean = (wanted * output[at]).sum(1, keepdim=True)
         for rows, columns in itertools.product(_slices(n, query_block), _slices(len(keys), key_block)):
             asking, asked = queries[rows], wanted[rows]
             seen = None if mask is None else mask[at][rows, columns]
-            weights = _block_scores(asking, keys[columns], seen, buffers[0]).sub_(log_sum[at][rows]).exp2_()
+            weights = _block_scores(asking, keys[columns], seen, buffer).sub_(log_sum[at][rows]).exp2_()
             to_values[columns].addmm_(weights.mT, asked)
-            to_scores = _block_product(asked, values[columns], buffers[1]).sub_(mean[rows]).mul_(weights)
+            to_scores = _block_product(asked, values[columns], other).sub_(mean[rows]).mul_(weights)
             to_keys[columns].addmm_(to_scores.mT, asking, alpha=1 / math.sqrt(k))
             to_queries[rows].addmm_(to_scores, keys[columns], alpha=1 / math.sqrt(k))
-    return tuple(found.to(x.dtype) for found, x in zip(grads, (query, key, value), strict=True))
+    return grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)
 
 
 # Operators of torch, not plain functions: torch.compile takes an operator as one step instead of unrolling its loops,
