@@ -967,10 +967,13 @@ def test_the_modules_compile():
     layer, x = TemporalAttention(6, 2, causal=True), normal(2, 2, 5, 3, 6)
     frame_mask = torch.arange(5) < torch.tensor([[3], [5]])
     results = []
-    # One graph each, and its gradients. What machine code they become is tested with attention and norms.
-    for wrap in (lambda f: f, lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")):
+    # The modules: one graph each, and its gradients. What machine code they become is tested with attention and norms.
+    traced, compiled = (
+        functools.partial(torch.compile, fullgraph=True, backend=name) for name in ("aot_eager", "inductor")
+    )
+    for wrap, wrap_formula in ((lambda f: f, lambda f: f), (traced, compiled)):
         outputs = [*wrap(module)(video, text, text_mask=text_mask), wrap(layer)(x, frame_mask=frame_mask)]
-        outputs += wrap(cross_modal_attend)(video, text, torch.ones(3, 5), torch.ones(5, 2))
+        outputs += wrap_formula(cross_modal_attend)(video, text, torch.ones(3, 5), torch.ones(5, 2))
         parameters = [*module.parameters(), *layer.parameters()]
         results.append([*outputs, *torch.autograd.grad(sum(y.square().sum() for y in outputs), parameters)])
     for got, want in zip(*results, strict=True):

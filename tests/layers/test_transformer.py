@@ -826,13 +826,25 @@ def test_stacks_compile(norm_first):
     encoder, decoder = (kind(D, HEADS, HIDDEN, 2, norm_first=norm_first) for kind in (Encoder, Decoder))
     x, memory, mask = normal(0, 2, 5, D), normal(1, 2, 7, D), causal_mask(5, 5)
     results = []
-    # One graph each, and its gradients. What machine code they become is tested with the layers.
+    # One graph each, and its gradients, without the machine code, which takes long.
     for wrap in (lambda f: f, lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")):
         outputs = [wrap(encoder)(x, mask=mask), wrap(decoder)(x, memory, mask=mask)]
         parameters = [*encoder.parameters(), *decoder.parameters()]
         results.append([*outputs, *torch.autograd.grad(sum(y.square().sum() for y in outputs), parameters)])
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
+def test_stacks_become_machine_code():
+    encoder, decoder = (kind(D, HEADS, HIDDEN, 2, norm_first=True) for kind in (Encoder, Decoder))
+    x, memory, mask = normal(0, 2, 5, D), normal(1, 2, 7, D), causal_mask(5, 5)
+    compiled = torch.compile(encoder, fullgraph=True)(x, mask=mask)
+    torch.testing.assert_close(compiled, encoder(x, mask=mask), atol=1e-5, rtol=1e-5)
+    compiled = torch.compile(decoder, fullgraph=True)(x, memory, mask=mask)
+    torch.testing.assert_close(compiled, decoder(x, memory, mask=mask), atol=1e-5, rtol=1e-5)
 
 
 # ---- errors
