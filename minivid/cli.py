@@ -210,6 +210,8 @@ def _add_finetune(command: argparse.ArgumentParser) -> None:
     what.add_argument("--rate", dest="rates", type=rate, action="append", metavar="PIECE=RATE",
         help="a learning rate of their own; may be given again, the first that fits counts")  # fmt: skip
     what.add_argument("--no-decay", action="append", metavar="PIECE", help="no weight decay; may be given again")
+    what.add_argument("--adamw-for", action="append", metavar="PIECE",
+        help="matrices that AdamW moves beside Muon; may be given again (tables and heads)")  # fmt: skip
     how = command.add_argument_group("how it learns")
     length = how.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, metavar="N", help="how often the weights move (600)")
@@ -219,13 +221,13 @@ def _add_finetune(command: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--accumulate", dest="micro_batches", type=int, metavar="N",
         help="cut each batch into N parts, one after the other: the same gradient in less memory (1)")  # fmt: skip
-    how.add_argument("--optimizer", choices=("adamw", "sgd"), help="(adamw)")
+    how.add_argument("--optimizer", choices=("adamw", "sgd", "muon"), help="(adamw)")
     how.add_argument("--learning-rate", type=float, metavar="RATE", help="the largest (0.001)")
     how.add_argument("--schedule", choices=("cosine", "linear", "constant"), help="after the warm-up (cosine)")
     how.add_argument("--warmup-ratio", type=float, metavar="SHARE", help="of the steps in which the rate rises (0.1)")
     how.add_argument("--weight-decay", type=float, metavar="RATE", help="of the matrices (0.05)")
     how.add_argument("--betas", type=numbers, metavar="A,B", help="how slowly AdamW forgets (0.9,0.999)")
-    how.add_argument("--momentum", type=float, metavar="SHARE", help="of its last step that SGD keeps (0.9)")
+    how.add_argument("--momentum", type=float, metavar="SHARE", help="of its last step that SGD or Muon keeps (0.9)")
     how.add_argument("--max-grad-norm", type=float, metavar="LENGTH", help="of all gradients; 0 = no limit (1)")
     how.add_argument("--label-smoothing", type=float, metavar="SHARE", help="of the right answer, for all classes (0)")
     how.add_argument("--bfloat16", action="store_true", default=None, help="matrix products in 16 bits")

@@ -21,8 +21,18 @@ ORDER = {
     + ["pretrained", "zoo"],
     "data": ["moving_shapes", "clip_questions", "labelled_files", "file_clips", "clip_cache", "augmentation", "batches"]
     + ["processor", "conversations", "conversation_files", "held_out"],
-    "training": ["cross_entropy", "objectives", "next_token", "bag_of_words", "optimizer", "schedule", "what_trains"]
-    + ["finetune_config", "finetune", "recompute", "history", "run_folder", "output_folder", "threads", "checkpoint"]
+    "training": ["cross_entropy", "objectives", "next_token", "bag_of_words", "optimizer", "muon", "schedule"]
+    + [
+        "what_trains",
+        "finetune_config",
+        "finetune",
+        "recompute",
+        "history",
+        "run_folder",
+        "output_folder",
+        "threads",
+        "checkpoint",
+    ]
     + ["sealed_folder", "processes", "distributed", "metrics"],
     "classroom": ["check", "grade", "judge", "catalogue", "evidence", "museum", "feedback", "prose"]
     + ["child", "sandbox", "remote", "wire", "pipe"],

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import cycle, islice, permutations, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from minivid.data.conversations import Inputs
 from minivid.data.moving_shapes import COLOURS, MOTIONS, SHAPES, WORKERS, LabelledClip, MovingShape, read_labels
 from minivid.data.processor import Processor
+from minivid.text.byte_pair import BytePair
 from minivid.text.chat import ANSWER_HEADER, IGNORED, MESSAGE_END, answer_labels, chat_text, expand, timestamps
 from minivid.video.clip import load_clip
 from minivid.video.patches import patchify
@@ -97,15 +98,56 @@ class Asked(NamedTuple):
     Attributes:
         clip: number of the clip.
         turns: at least one.
+        unasked: words that count in no answer.
     """
 
     clip: int
     turns: tuple[Turn, ...]
+    unasked: tuple[str, ...] = ()
 
 
 def single_questions() -> tuple[tuple[Turn, ...], ...]:
     """Every question in each of its wordings, alone."""
     return tuple((Turn(about, question),) for about, wordings in QUESTIONS.items() for question in wordings)
+
+
+def conversations_about(abouts: Sequence[str], count: int) -> tuple[tuple[Turn, ...], ...]:
+    """Some conversations with one question about each thing, in every order and in changing words.
+
+    Args:
+        abouts: some of QUESTIONS.
+        count: how many conversations.
+    """
+    orders = islice(cycle(permutations(abouts)), count)
+    return tuple(
+        tuple(Turn(about, QUESTIONS[about][(number + abouts.index(about)) % len(QUESTIONS[about])]) for about in order)
+        for number, order in enumerate(orders)
+    )
+
+
+Change = Callable[[Tensor, MovingShape, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class View:
+    """A way to show every clip, and what is asked about it then.
+
+    Attributes:
+        conversations: the questions.
+        change: makes of a clip's frames, of what is drawn in them, and of a source of random numbers what is shown;
+            None = they are shown as they are.
+        looks: how often each clip is there with each conversation, changed in other random ways each time.
+        unasked: words that answers hold, but that are not to be learnt from this view.
+    """
+
+    conversations: tuple[tuple[Turn, ...], ...] = single_questions()
+    change: Change | None = None
+    looks: int = 1
+    unasked: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """How many items each clip becomes."""
+        return len(self.conversations) * self.looks
 
 
 @dataclass(frozen=True)
@@ -123,7 +165,7 @@ class ShownClip:
 
 @dataclass(frozen=True)
 class ClipQuestions:
-    """Every clip with every conversation about it, and the right answers.
+    """Every clip in every view with every conversation about it, and the right answers.
 
     Items are a clip's frames and what is asked about it, so that what changes frames, such as a roll, can stand
     between; `collate` makes of some of them what a model is called with, and labels. All clips have one size.
@@ -132,13 +174,13 @@ class ClipQuestions:
         clips: as a model gets them.
         labels: what was drawn in each.
         processor: the model's.
-        conversations: the questions of each.
+        views: how each is shown, and what is asked then; by default as it is, and every question alone.
     """
 
     clips: Sequence[ShownClip]
     labels: Sequence[LabelledClip]
     processor: Processor
-    conversations: tuple[tuple[Turn, ...], ...] = single_questions()
+    views: tuple[View, ...] = (View(),)
 
     @classmethod
     def load(
@@ -173,13 +215,21 @@ class ClipQuestions:
         return cls(clips, labels, processor)
 
     def __len__(self) -> int:
-        return len(self.clips) * len(self.conversations)
+        return len(self.clips) * sum(map(len, self.views))
 
     def __getitem__(self, index: int) -> tuple[Float[Tensor, "t c h w"], Asked]:
-        clip, conversation = divmod(index, len(self.conversations))
+        clip, place = divmod(index, sum(map(len, self.views)))
         if not 0 <= clip < len(self.clips):
             raise IndexError(f"item {index} of {len(self)}")
-        return self.clips[clip].frames, Asked(clip, self.conversations[conversation])
+        for view in self.views:
+            if place < len(view):
+                break
+            place -= len(view)
+        frames = self.clips[clip].frames
+        if view.change is not None:
+            # The same item is the same whenever it is taken.
+            frames = view.change(frames, self.labels[clip].description, torch.Generator().manual_seed(index))
+        return frames, Asked(clip, view.conversations[place // view.looks], view.unasked)
 
     def answers(self, asked: Asked) -> tuple[str, ...]:
         """The right answers, one a turn.
@@ -197,6 +247,26 @@ class ClipQuestions:
         """
         clips = [replace(clip, frames=change(clip.frames)) for clip in self.clips]
         return replace(self, clips=clips)
+
+    def pieces(self, frames: int) -> "ClipQuestions":
+        """The same questions about pieces of the clips, one after the other; what is left over at an end is left out.
+
+        Args:
+            frames: of each piece, whole frame groups.
+
+        Raises:
+            ValueError: if a frame group would be cut.
+        """
+        tau = self.processor.temporal_patch_size
+        if frames < 1 or frames % tau:
+            raise ValueError(f"pieces of {frames} frames are no whole frame groups, which have {tau}")
+        clips, labels = [], []
+        for clip, label in zip(self.clips, self.labels, strict=True):
+            for first in range(0, len(clip.frames) - frames + 1, frames):
+                seconds = clip.seconds[first // tau : (first + frames) // tau]
+                clips.append(ShownClip(clip.frames[first : first + frames], seconds))
+                labels.append(label)
+        return replace(self, clips=clips, labels=labels)
 
     def collate(self, items: Sequence[tuple[Float[Tensor, "t c h w"], Asked]]) -> tuple[Inputs, Int64[Tensor, "b n"]]:
         """Conversations with their answers, the short ones filled up on the right, and which tokens are answers.
@@ -246,7 +316,8 @@ class ClipQuestions:
     def _written(self, asked: Asked, answers: tuple[str, ...]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
         clip = self.clips[asked.clip]
         questions = tuple(turn.question for turn in asked.turns)
-        return written(self.processor, questions, answers, clip.seconds, tuple(clip.frames.shape[-2:]))
+        size = tuple(clip.frames.shape[-2:])
+        return written(self.processor, questions, answers, clip.seconds, size, asked.unasked)
 
 
 @lru_cache(maxsize=100_000)
@@ -256,6 +327,7 @@ def written(
     answers: tuple[str, ...],
     seconds: tuple[float, ...],
     size: tuple[int, int],
+    unasked: tuple[str, ...] = (),
 ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
     """The tokens of a conversation about one clip, and which of them are answers.
 
@@ -265,9 +337,13 @@ def written(
         answers: one for each question, or one less: then the tokens end where the last answer begins.
         seconds: of the clip's frame groups.
         size: height and width of its frames.
+        unasked: words, each one token, that count in no answer.
 
     Returns:
         The ids; the ids again where they count, elsewhere -100. The same tensors for the same call: do not change them.
+
+    Raises:
+        ValueError: if an unasked word is not one token.
     """
     messages = []
     for question, reply in zip_longest(questions, answers):
@@ -285,7 +361,16 @@ def written(
     tokenizer = processor.tokenizer
     ids = tokenizer.encode(text)
     header, end = tokenizer.encode(ANSWER_HEADER), tokenizer.token_id(MESSAGE_END)
-    return torch.tensor(ids), torch.tensor(answer_labels(ids, header=header, end=end))
+    labels = answer_labels(ids, header=header, end=end)
+    dropped = {_only_token(tokenizer, spelt) for word in unasked for spelt in (word, f" {word}")}
+    return torch.tensor(ids), torch.tensor([IGNORED if label in dropped else label for label in labels])
+
+
+def _only_token(tokenizer: BytePair, word: str) -> int:
+    ids = tokenizer.encode(word)
+    if len(ids) != 1:
+        raise ValueError(f"unasked: {word!r} is {len(ids)} tokens, expected one")
+    return ids[0]
 
 
 def _whole_groups(frames: Float[Tensor, "t c h w"], temporal_patch_size: int) -> Float[Tensor, "filled c h w"]:

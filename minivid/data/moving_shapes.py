@@ -258,6 +258,62 @@ def roll(frames: Float[Tensor, "t c h w"], rng: torch.Generator) -> Float[Tensor
     return torch.roll(frames, (rows, columns), (-2, -1))
 
 
+def drift(frames: Float[Tensor, "t c h w"], rng: torch.Generator) -> Float[Tensor, "t c h w"]:
+    """Let the first picture of a clip stand still, or drift at a slant: a motion that has no word.
+
+    All that is seen moves together, by one or two rows and one or two columns a frame; three clips in ten stand still.
+
+    Args:
+        frames: a clip whose opposite edges are joined.
+        rng: where the randomness comes from.
+    """
+    still, *steps = torch.rand(5, generator=rng).tolist()
+    down, right = ((2 if wide < 0.5 else 1) * (1 if ahead < 0.5 else -1) for wide, ahead in (steps[:2], steps[2:]))
+    if still < 0.3:
+        down = right = 0
+    return torch.stack([torch.roll(frames[0], (i * down, i * right), (-2, -1)) for i in range(len(frames))])
+
+
+def hue(colour: Sequence[float]) -> float:
+    """The angle of a colour around the grey axis of the cube of red, green and blue, in degrees from red's, 0 to 360.
+
+    Args:
+        colour: red, green, blue.
+    """
+    red, green, blue = colour
+    return math.degrees(math.atan2(math.sqrt(3) * (green - blue), 2 * red - green - blue)) % 360
+
+
+def _apart(hues: tuple[float, float]) -> float:
+    return abs((hues[0] - hues[1] + 180) % 360 - 180)
+
+
+# Whole degrees, 25 or more from every colour that has a word: turquoise, violet, and what lies around them.
+NAMELESS_HUES = tuple(h for h in range(360) if all(_apart((h, hue(paint))) >= 25 for paint in COLOURS.values()))
+
+
+def recoloured(frames: Float[Tensor, "t 3 h w"], colour: str, rng: torch.Generator) -> Float[Tensor, "t 3 h w"]:
+    """Turn all colours of a clip by one angle, so that the moving shape gets a colour that has no word.
+
+        x = R x,   R = c I + (1 - c) n n^T + s [n]      c, s: cosine and sine of the angle, n = (1, 1, 1) / sqrt(3)
+
+    What is grey, such as the background, stays as it is. [n] is the matrix of the cross product: [n] x = n x x.
+
+    Args:
+        frames: a clip, in any normalisation that is the same for red, green and blue.
+        colour: the moving shape's, one of COLOURS.
+        rng: where the randomness comes from.
+
+    Source: Rodrigues' rotation formula.
+    """
+    target = NAMELESS_HUES[int(torch.randint(len(NAMELESS_HUES), (), generator=rng))]
+    angle = math.radians(target - hue(COLOURS[colour]))
+    grey, turned = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
+    same, after, before = math.cos(angle) + grey, grey - turned, grey + turned
+    rotation = torch.tensor([[same, after, before], [before, same, after], [after, before, same]])
+    return (rotation @ frames.flatten(2)).view_as(frames)
+
+
 def random_obstacle(frames: Float[Tensor, "t 3 h h"], rng: torch.Generator) -> Float[Tensor, "t 3 h h"]:
     """Put a fence in front of three clips in ten, a shape at rest in front of one, and leave the rest.
 

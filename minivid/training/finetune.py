@@ -30,6 +30,7 @@ from minivid.training.finetune_config import FinetuneConfig
 from minivid.training.history import HISTORY as HISTORY
 from minivid.training.history import History
 from minivid.training.metrics import accuracy, confusion_matrix
+from minivid.training.muon import Muon, Together
 from minivid.training.objectives import Classification, Objective, respond
 from minivid.training.optimizer import SGD, AdamW
 from minivid.training.processes import device, is_first, share, total
@@ -115,14 +116,16 @@ def finetune(
         What happened. The model is in the mode, training or evaluation, that it came in.
 
     Raises:
-        ValueError: if the loss is no longer a number, the folder holds a training of another kind, or the model lacks
-            what the configuration names, see `check_fits`.
+        ValueError: if the loss is no longer a number, the folder holds a training of another kind, the model lacks what
+            the configuration names, see `check_fits`, or Muon, which needs whole matrices, is to move parts of them.
         CheckpointError: if no checkpoint in the folder is whole.
         ChildProcessError: if a worker is killed.
         OSError: if the folder cannot be written to.
     """
     objective = objective or Classification(label_smoothing=config.label_smoothing)
     check_fits(model, config, objective)
+    if sharded and config.optimizer == "muon":
+        raise ValueError("optimizer='muon' needs whole matrices, and sharded=True cuts them; take 'adamw'")
     quiet = quiet or not is_first()
     batches = TrainingBatches(train, config.batch_size, config.seed, config.micro_batches, share(), augment)
     with ExitStack() as stack:
@@ -210,7 +213,27 @@ def make_optimizer(model: nn.Module, config: FinetuneConfig) -> Optimizer:
     )
     if config.optimizer == "sgd":
         return SGD(groups, momentum=config.momentum)
+    if config.optimizer == "muon":
+        return _muon_and_adamw(model, groups, config)
     return AdamW(groups, betas=config.betas)
+
+
+def _muon_and_adamw(model: nn.Module, groups: Iterable[dict], config: FinetuneConfig) -> Optimizer:
+    names = {weight: name for name, weight in model.named_parameters()}
+    parts: tuple[list[dict], list[dict]] = [], []
+    for group in groups:
+        tables = [w.ndim < 2 or any(piece in names[w] for piece in config.adamw_for) for w in group["params"]]
+        for part, ours, note in zip(parts, (False, True), (" (Muon)", ""), strict=True):
+            params = [weight for weight, table in zip(group["params"], tables, strict=True) if table == ours]
+            if params:
+                part.append({**group, "group": group["group"] + note, "params": params})
+    matrices, rest = parts
+    optimizers: list[Optimizer] = []
+    if matrices:
+        optimizers.append(Muon(matrices, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"))
+    if rest:
+        optimizers.append(AdamW(rest, betas=config.betas))
+    return Together(*optimizers)
 
 
 def gather_gradients(model: nn.Module, objective: Objective, parts: Iterable[Batch], config: FinetuneConfig) -> float:

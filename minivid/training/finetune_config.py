@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from minivid.training.schedule import constant_with_warmup, cosine_with_warmup, linear_with_warmup
 
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "sgd", "muon")
 SCHEDULES = ("cosine", "linear", "constant")
 
 
@@ -23,11 +23,12 @@ class FinetuneConfig:
         rates: other learning rates, by pieces of parameter names: {"classifier": 1e-3}. The first that fits counts.
         schedule: what follows the warm-up: "cosine", "linear" or "constant".
         warmup_ratio: share of the steps in which the learning rate rises.
-        optimizer: "adamw" or "sgd".
+        optimizer: "adamw", "sgd", or "muon": Muon for the matrices, with steps of AdamW's length, AdamW for the rest.
         betas: how slowly AdamW's two averages forget.
-        momentum: share of its last step that SGD keeps.
+        momentum: share of its last step that SGD or Muon keeps.
         weight_decay: of the matrices; vectors (biases, scales) do not decay.
         no_decay: pieces of the names of matrices that do not decay either.
+        adamw_for: pieces of the names of matrices that are AdamW's where the optimiser is "muon": tables, and heads.
         max_grad_norm: all gradients together are never longer than this; 0 = no limit.
         label_smoothing: share of the right answer that is spread over all classes.
         train_only: pieces of the names of the parameters that learn; none = all.
@@ -62,6 +63,7 @@ class FinetuneConfig:
     momentum: float = 0.9
     weight_decay: float = 0.05
     no_decay: tuple[str, ...] = ("position",)
+    adamw_for: tuple[str, ...] = ("embed_tokens", "pos_embed", "position", "token", "head", "classifier")
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
     train_only: tuple[str, ...] = ()
@@ -101,7 +103,7 @@ class FinetuneConfig:
             raise ValueError(
                 f"{name}={getattr(self, name)} with evaluate_every=0: there is no look before the last step"
             )
-        for name in ("train_only", "freeze", "no_decay"):
+        for name in ("train_only", "freeze", "no_decay", "adamw_for"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}={getattr(self, name)!r} is one text, expected a tuple of them")
 

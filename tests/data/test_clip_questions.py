@@ -1,4 +1,6 @@
+from collections import Counter
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
@@ -8,12 +10,14 @@ from minivid.data.clip_questions import (
     Asked,
     ClipQuestions,
     Turn,
+    View,
     answer,
+    conversations_about,
     single_questions,
     vocabulary_texts,
 )
 from minivid.data.conversations import prepare
-from minivid.data.moving_shapes import make_clips, roll
+from minivid.data.moving_shapes import SHAPES, make_clips, roll
 from minivid.data.processor import PAD, Processor
 from minivid.text.byte_pair import BytePair
 from minivid.text.chat import IMAGE_PAD, MESSAGE_END, MESSAGE_START, VIDEO_PAD, VISION_END, VISION_START
@@ -74,6 +78,80 @@ def test_items_are_every_clip_with_every_conversation(data):
     assert asked == Asked(1, (Turn("colour", QUESTIONS["colour"][2]),))
     with pytest.raises(IndexError, match=f"item {len(questions)} of {len(questions)}"):
         questions[len(questions)]
+
+
+def test_conversations_about_some_things_ask_each_of_them_once_in_every_order_and_wording():
+    found = conversations_about(("shape", "motion", "caption"), 12)
+    assert len(set(found)) == len(found) == 12
+    assert {tuple(turn.about for turn in turns) for turns in found} == set(permutations(("shape", "motion", "caption")))
+    for about in ("shape", "motion", "caption"):
+        said = Counter(turn.question for turns in found for turn in turns if turn.about == about)
+        assert said == dict.fromkeys(QUESTIONS[about], 3)
+
+
+def test_views_follow_each_other_and_each_look_is_another_one(data):
+    _, questions = data
+    mark = lambda frames, clip, rng: torch.full_like(frames, torch.rand((), generator=rng).item())  # noqa: E731
+    asks = conversations_about(("shape", "motion"), 2)
+    views = (View(asks[:1], unasked=("left",)), View(asks, mark, looks=3))
+    seen = replace(questions, views=views)
+    assert [len(view) for view in views] == [1, 6] and len(seen) == 5 * 7
+    items = [seen[i] for i in range(7, 14)]  # of the second clip
+    assert {asked.clip for _, asked in items} == {1}
+    assert items[0][0] is questions.clips[1].frames and items[0][1] == Asked(1, asks[0], ("left",))
+    assert [asked for _, asked in items[1:]] == [Asked(1, asks[0])] * 3 + [Asked(1, asks[1])] * 3
+    marks = [frames.flatten()[0].item() for frames, _ in items[1:]]
+    assert len(set(marks)) == 6
+    assert [seen[i][0].flatten()[0].item() for i in range(8, 14)] == marks  # the same again
+    with pytest.raises(IndexError, match="item 35 of 35"):
+        seen[35]
+
+
+def test_a_change_is_told_what_is_drawn(data):
+    _, questions = data
+    told = []
+    change = lambda frames, clip, rng: told.append(clip) or frames  # noqa: E731
+    seen = replace(questions, views=(View(conversations_about(("shape",), 1), change),))
+    for i in range(5):
+        seen[i]
+    assert told == [label.description for label in questions.labels]
+
+
+def test_pieces_are_clips_with_their_own_seconds(data, processor):
+    _, questions = data
+    pieces = questions.pieces(2)
+    assert len(pieces.clips) == len(pieces.labels) == 3 * len(questions.clips)
+    for number, (piece, label) in enumerate(zip(pieces.clips, pieces.labels, strict=True)):
+        clip, part = questions.clips[number // 3], number % 3
+        assert torch.equal(piece.frames, clip.frames[2 * part : 2 * part + 2])
+        assert piece.seconds == clip.seconds[part : part + 1] and label == questions.labels[number // 3]
+    inputs, _ = pieces.collate([pieces[0], pieces[-1 + len(pieces)]])
+    assert inputs["video_grid_thw"].tolist() == [[1, 4, 4]] * 2
+    # As many placeholders as tokens come of it: the text says what is seen.
+    placeholder = processor.tokenizer.token_id(VIDEO_PAD)
+    assert (inputs["input_ids"] == placeholder).sum(1).tolist() == [4, 4]
+    assert [len(clip.frames) for clip in questions.pieces(4).clips] == [4] * 5  # two of six frames are left over
+    for frames in (3, 0):
+        with pytest.raises(ValueError, match=f"pieces of {frames} frames are no whole frame groups, which have 2"):
+            questions.pieces(frames)
+
+
+def test_unasked_words_stand_in_the_answer_and_do_not_count(data, processor):
+    tokenizer = BytePair.train(vocabulary_texts(), 448, special_tokens=SPECIAL)  # every word of the task is one token
+    processor = Processor(tokenizer, processor.image, processor.video)
+    questions = replace(data[1], processor=processor)
+    frames, clip = questions.clips[0].frames, questions.labels[0].description
+    turns = (Turn("shape", "What shape is it?"), Turn("caption", "What happens?"))
+    (all_ids, all_labels), (ids, labels) = (
+        (inputs["input_ids"], labels)
+        for inputs, labels in (questions.collate([(frames, Asked(0, turns, left))]) for left in ((), SHAPES))
+    )
+    assert torch.equal(ids, all_ids)
+    dropped = (labels != all_labels).nonzero()[:, 1]
+    assert [processor.tokenizer.decode([all_labels[0, i].item()]) for i in dropped] == [clip.shape, f" {clip.shape}"]
+    assert (labels[0, dropped] == -100).all()
+    with pytest.raises(ValueError, match=r"unasked: 'perpendicular' is \d+ tokens, expected one"):
+        questions.collate([(frames, Asked(0, turns, ("perpendicular",)))])
 
 
 def test_a_prompt_is_what_describing_the_file_would_read(data, processor):

@@ -15,17 +15,21 @@ from minivid.data.moving_shapes import (
     COLOURS,
     LABELS,
     MOTIONS,
+    NAMELESS_HUES,
     OPPOSITE,
     SHAPES,
     centres,
     combinations,
     coverage,
     describe,
+    drift,
+    hue,
     load_clips,
     make_class_folders,
     make_clips,
     random_obstacle,
     read_labels,
+    recoloured,
     render,
     roll,
 )
@@ -231,6 +235,51 @@ def test_roll_moves_all_frames_alike_and_loses_nothing(seed):
     rolled = roll(frames, torch.Generator().manual_seed(seed))
     shifts = (frames[0, 0] == rolled[0, 0, 0, 0]).nonzero()[0].tolist()
     assert torch.equal(torch.roll(rolled, shifts, (-2, -1)), frames)
+
+
+@given(seed=seeds)
+def test_what_drifts_moves_at_a_slant_or_not_at_all(seed):
+    frames = torch.arange(4 * 3 * 9 * 9).view(4, 3, 9, 9).float()
+    shown = drift(frames, torch.Generator().manual_seed(seed))
+    rows, columns = (shown[1, 0] == frames[0, 0, 0, 0]).nonzero()[0].tolist()
+    assert {rows, columns} == {0} or {rows, columns} <= {1, 2, 7, 8}  # 7 and 8: two back and one back, over the edge
+    for i, picture in enumerate(shown):
+        assert torch.equal(picture, torch.roll(frames[0], (i * rows, i * columns), (-2, -1)))
+
+
+def test_of_a_thousand_clips_three_tenths_stand_still_and_the_others_go_every_way():
+    frame = torch.zeros(2, 1, 5, 5)
+    frame[0, 0, 0, 0] = 1
+    rng = torch.Generator().manual_seed(0)
+    steps = Counter(tuple(drift(frame, rng)[1, 0].nonzero()[0].tolist()) for _ in range(1000))
+    assert set(steps) == {(0, 0)} | {(row, column) for row in (1, 2, 3, 4) for column in (1, 2, 3, 4)}
+    # Three standard errors of 1000 draws: 43 of 300, and 20 of the 44 of each other step.
+    assert abs(steps.pop((0, 0)) - 300) < 43 and all(abs(count - 43.75) < 20 for count in steps.values())
+
+
+def test_hues_are_angles_from_red_and_no_named_one_is_near_a_nameless_one():
+    corners = {"100": 0, "110": 60, "010": 120, "011": 180, "001": 240, "101": 300}
+    for corner, angle in corners.items():
+        assert hue([int(level) for level in corner]) == pytest.approx(angle)
+    assert hue([0.2, 0.7, 0.7]) == pytest.approx(hue([0.5, 1.0, 1.0])) == pytest.approx(180)  # grey adds nothing
+    named = [hue(paint) for paint in COLOURS.values()]
+    for angle in range(360):
+        near = min(min((angle - other) % 360, (other - angle) % 360) for other in named)
+        assert (near >= 25) == (angle in NAMELESS_HUES)
+    assert len(NAMELESS_HUES) > 100
+
+
+@given(seed=seeds, colour=st.sampled_from(sorted(COLOURS)))
+def test_recoloured_shapes_have_nameless_hues_and_keep_their_form(seed, colour):
+    clip = describe("circle", colour, "left", "plain", np.random.default_rng(seed))
+    frames = render(clip, side=16).float() / 255
+    shown = recoloured(frames, colour, torch.Generator().manual_seed(seed))
+    # A rotation about the axis of the greys: neither brightness nor distance from grey changes, in any pixel.
+    torch.testing.assert_close(shown.mean(1), frames.mean(1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(shown.square().sum(1), frames.square().sum(1), atol=1e-5, rtol=0)
+    inside = coverage("circle", centres(clip)[:1], clip.radius, 16)[0] == 1
+    for pixel in shown[0, :, inside].T.tolist():
+        assert min(abs(hue(pixel) - angle) for angle in NAMELESS_HUES) < 1  # colours are stored in whole 255ths
 
 
 @given(seed=seeds)

@@ -17,9 +17,18 @@ from torch.nn import functional as F
 from minivid.classroom.evidence import agree, holds
 from minivid.data.batches import Batch, TrainingBatches, batch_indices
 from minivid.training.cross_entropy import cross_entropy
-from minivid.training.finetune import FinetuneConfig, clip_gradients, evaluate, finetune, gather_gradients
+from minivid.training.finetune import (
+    FinetuneConfig,
+    clip_gradients,
+    evaluate,
+    finetune,
+    gather_gradients,
+    make_optimizer,
+)
+from minivid.training.muon import Muon
 from minivid.training.objectives import Classification, objective_of
 from minivid.training.optimizer import AdamW
+from minivid.training.what_trains import what_trains
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
@@ -362,6 +371,52 @@ def test_the_optimiser_can_be_sgd(monkeypatch):
     monkeypatch.setattr("minivid.training.finetune.SGD.step", note)
     train(Tiny(), replace(CONFIG, optimizer="sgd", momentum=0.75))
     assert steps == [0.75] * CONFIG.steps
+
+
+def test_muon_moves_the_matrices_and_adamw_the_rest():
+    model = nn.Sequential(
+        OrderedDict(
+            convolution=nn.Conv3d(C, 4, 2), flat=nn.Flatten(), inner=nn.Linear(4, 6), norm=nn.LayerNorm(6),
+            embed_tokens=nn.Embedding(3, 2), classifier=nn.Linear(6, V),
+        )
+    )  # fmt: skip
+    names = {weight: name for name, weight in model.named_parameters()}
+    config = replace(CONFIG, optimizer="muon", momentum=0.7, betas=(0.5, 0.6), rates={"inner": 0.5}, no_decay=())
+    optimizer = make_optimizer(model, config)
+    muon, adamw = optimizer.optimizers
+    assert (type(muon), type(adamw)) == (Muon, AdamW)
+    assert [[names[weight] for weight in group["params"]] for group in muon.param_groups] == [
+        ["convolution.weight"],
+        ["inner.weight"],
+    ]
+    assert {names[weight] for group in adamw.param_groups for weight in group["params"]} == {
+        "convolution.bias", "inner.bias", "norm.weight", "norm.bias", "embed_tokens.weight", "classifier.weight",
+        "classifier.bias",
+    }  # fmt: skip
+    assert {(group["momentum"], group["adjust_lr_fn"]) for group in muon.param_groups} == {(0.7, "match_rms_adamw")}
+    assert {group["betas"] for group in adamw.param_groups} == {(0.5, 0.6)}
+    assert [group["initial_lr"] for group in muon.param_groups] == [config.learning_rate, 0.5]
+    table = what_trains(model, optimizer.param_groups)
+    assert "inner: weights (Muon)" in table and "everything else: biases, scales" in table
+
+    only = nn.Linear(3, 2, bias=False)
+    assert [type(part) for part in make_optimizer(only, replace(config, rates={})).optimizers] == [Muon]
+    all_named = replace(config, rates={}, adamw_for=("weight",))
+    assert [type(part) for part in make_optimizer(only, all_named).optimizers] == [AdamW]
+
+
+def test_muon_learns_with_one_rate_for_both(tmp_path):
+    model = nn.Sequential(
+        OrderedDict(flat=nn.Flatten(), inner=nn.Linear(T * C * H * W, 6), act=nn.GELU(), classifier=nn.Linear(6, V))
+    )
+    config = replace(CONFIG, steps=30, optimizer="muon", evaluate_every=0)
+    losses = train(model, config).curve("loss")[1]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_muon_does_not_move_parts_of_matrices():
+    with pytest.raises(ValueError, match="optimizer='muon' needs whole matrices, and sharded=True cuts them"):
+        train(Tiny(), replace(CONFIG, optimizer="muon"), sharded=True)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ CONFIG = FinetuneConfig(steps=12, batch_size=3)
         ({"label_smoothing": 1.5}, "label_smoothing=1.5 is not from 0 to 1"),
         ({"warmup_ratio": -0.1}, "warmup_ratio=-0.1 is not from 0 to 1"),
         ({"schedule": "sine"}, "schedule='sine' is none of cosine, linear, constant"),
-        ({"optimizer": "lion"}, "optimizer='lion' is none of adamw, sgd"),
+        ({"optimizer": "lion"}, "optimizer='lion' is none of adamw, sgd, muon"),
         ({"patience": 3, "evaluate_every": 0}, "patience=3 with evaluate_every=0: there is no look"),
         ({"return_best": True, "evaluate_every": 0}, "return_best=True with evaluate_every=0: there is no look"),
         ({"freeze": "blocks"}, "freeze='blocks' is one text, expected a tuple"),

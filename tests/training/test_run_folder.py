@@ -102,7 +102,8 @@ def saved(folder):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"micro_batches": 3}, {"optimizer": "sgd", "micro_batches": 2}, {"gradient_checkpointing": True}],
+    [{}, {"micro_batches": 3}, {"optimizer": "sgd", "micro_batches": 2}, {"gradient_checkpointing": True}]
+    + [{"optimizer": "muon"}],
     ids=lambda change: ", ".join(change) or "plain",
 )
 def test_stopped_at_any_save_a_training_ends_in_the_same_weights(tmp_path, change):
