@@ -74,26 +74,26 @@ BETAS = (0.7, 0.9)  # with so few steps averages may not reach far back
 # First the eyes learn words, from two frames of each clip: in these is all that is asked about, at a quarter of the
 # cost. Then the whole model learns to answer. Without the first part, the second finds colours and nothing else.
 EYES = FinetuneConfig(
-    steps=1500,
+    steps=1800,
     batch_size=128,
     learning_rate=1e-2,
     warmup_ratio=0.03,
     optimizer="muon",  # after these steps the eyes tell 97 % of the shapes, with AdamW alone 63 %
     weight_decay=0.05,
     betas=BETAS,
-    evaluate_every=500,
+    evaluate_every=450,
     save_every=100,
     save_total_limit=1,  # what the second part goes on from, after a stop
     train_only=LEARNS,
 )
 TRAINING = FinetuneConfig(
-    steps=450,
+    steps=400,
     batch_size=32,
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     optimizer="muon",
     weight_decay=0.05,
     betas=BETAS,
-    evaluate_every=150,
+    evaluate_every=100,
     save_every=100,
     rates={"visual.": 1e-3},  # the eyes know their words already
 )
