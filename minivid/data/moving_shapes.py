@@ -274,7 +274,7 @@ def drift(frames: Float[Tensor, "t c h w"], rng: torch.Generator) -> Float[Tenso
     return torch.stack([torch.roll(frames[0], (i * down, i * right), (-2, -1)) for i in range(len(frames))])
 
 
-def hue(colour: Sequence[float]) -> float:
+def hue(colour: Sequence[int | float]) -> float:
     """The angle of a colour around the grey axis of the cube of red, green and blue, in degrees from red's, 0 to 360.
 
     Args:
@@ -284,12 +284,12 @@ def hue(colour: Sequence[float]) -> float:
     return math.degrees(math.atan2(math.sqrt(3) * (green - blue), 2 * red - green - blue)) % 360
 
 
-def _apart(hues: tuple[float, float]) -> float:
-    return abs((hues[0] - hues[1] + 180) % 360 - 180)
+def _apart(one: int | float, other: int | float) -> float:
+    return abs((one - other + 180) % 360 - 180)
 
 
 # Whole degrees, 25 or more from every colour that has a word: turquoise, violet, and what lies around them.
-NAMELESS_HUES = tuple(h for h in range(360) if all(_apart((h, hue(paint))) >= 25 for paint in COLOURS.values()))
+NAMELESS_HUES = tuple(h for h in range(360) if all(_apart(h, hue(paint)) >= 25 for paint in COLOURS.values()))
 
 
 def recoloured(frames: Float[Tensor, "t 3 h w"], colour: str, rng: torch.Generator) -> Float[Tensor, "t 3 h w"]:
