@@ -324,7 +324,7 @@ def test_the_report_shows_both_answers(trained):
     [
         ({"data": "nowhere.json"}, "nowhere.json: no such file; give the conversations as .json or .jsonl"),
         ({"validation": "nowhere"}, "nowhere: no such file; give the conversations to be measured on as .json or .js"),
-        ({"training": {"layers": 3}}, "training: there is no layers; there are batch_size, betas"),
+        ({"training": {"layers": 3}}, "training: there is no layers; there are adamw_for, batch_size, betas"),
         ({"training": {"steps": 3}, "epochs": 2}, "steps=3 and epochs=2 are both given; give one of them"),
         ({"training": {}, "epochs": 0}, "epochs=0 is not above 0"),
         ({"vision": False, "merger": False, "language": False}, "nothing learns with vision=False, merger=False and"),

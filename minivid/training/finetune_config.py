@@ -26,9 +26,9 @@ class FinetuneConfig:
         optimizer: "adamw", "sgd", or "muon": Muon for the matrices, with steps of AdamW's length, AdamW for the rest.
         betas: how slowly AdamW's two averages forget.
         momentum: share of its last step that SGD or Muon keeps.
+        adamw_for: pieces of the names of matrices that are AdamW's where the optimiser is "muon": tables, and heads.
         weight_decay: of the matrices; vectors (biases, scales) do not decay.
         no_decay: pieces of the names of matrices that do not decay either.
-        adamw_for: pieces of the names of matrices that are AdamW's where the optimiser is "muon": tables, and heads.
         max_grad_norm: all gradients together are never longer than this; 0 = no limit.
         label_smoothing: share of the right answer that is spread over all classes.
         train_only: pieces of the names of the parameters that learn; none = all.
@@ -61,9 +61,9 @@ class FinetuneConfig:
     optimizer: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9
+    adamw_for: tuple[str, ...] = ("embed_tokens", "pos_embed", "position", "token", "head", "classifier")
     weight_decay: float = 0.05
     no_decay: tuple[str, ...] = ("position",)
-    adamw_for: tuple[str, ...] = ("embed_tokens", "pos_embed", "position", "token", "head", "classifier")
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
     train_only: tuple[str, ...] = ()
