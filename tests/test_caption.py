@@ -158,7 +158,7 @@ def test_no_shape_is_learnt_where_colour_and_motion_both_have_a_word(views):
 
 
 def test_what_has_no_word_is_not_shown(finished):
-    """The colour and the motion of a clip cannot be read off where they are hidden; all else is as it was."""
+    """Nothing but the first picture where the motion is hidden, and other colours, as bright, where the colour is."""
     folder, _ = finished
     train = ClipQuestions.load(folder / "clips" / "train", Processor.from_folder(folder))
     frames, clip = train.clips[0].frames, train.labels[0].description

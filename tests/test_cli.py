@@ -129,16 +129,15 @@ def test_every_number_of_a_training_can_be_given(tmp_path, monkeypatch):
         --schedule linear --warmup-ratio 0.3 --optimizer sgd --betas 0.8,0.9 --momentum 0.7 --weight-decay 0.6
         --no-decay position --no-decay token --adamw-for head --max-grad-norm 3 --label-smoothing 0.2
         --train-only blocks --freeze blocks.0. --bfloat16 --gradient-checkpointing --seed 4
-        --evaluate-every 9 --evaluate-every-epochs 8
-        --metric validation_accuracy --patience 6 --no-return-best --save-every 11 --save-total-limit 12"""
+        --evaluate-every 9 --evaluate-every-epochs 8 --metric validation_accuracy --patience 6 --no-return-best
+        --save-every 11 --save-total-limit 12"""
     assert cli.main(["finetune", "--data", "x", *words.split()]) == 0
     want = {
         "steps": 7, "batch_size": 5, "micro_batches": 2, "learning_rate": 0.5, "schedule": "linear",
         "rates": {"classifier": 0.1, "norm": 0.2}, "warmup_ratio": 0.3, "optimizer": "sgd", "betas": (0.8, 0.9),
         "momentum": 0.7, "weight_decay": 0.6, "no_decay": ("position", "token"), "adamw_for": ("head",),
-        "max_grad_norm": 3.0,
-        "label_smoothing": 0.2, "train_only": ("blocks",), "freeze": ("blocks.0.",), "bfloat16": True,
-        "gradient_checkpointing": True, "seed": 4, "evaluate_every": 9, "evaluate_every_epochs": 8,
+        "max_grad_norm": 3.0, "label_smoothing": 0.2, "train_only": ("blocks",), "freeze": ("blocks.0.",),
+        "bfloat16": True, "gradient_checkpointing": True, "seed": 4, "evaluate_every": 9, "evaluate_every_epochs": 8,
         "metric": "validation_accuracy", "patience": 6, "return_best": False, "save_every": 11, "save_total_limit": 12,
     }  # fmt: skip
     assert asked["training"] == want and vars(FinetuneConfig(**want)) == want

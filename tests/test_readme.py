@@ -22,18 +22,8 @@ ORDER = {
     "data": ["moving_shapes", "clip_questions", "labelled_files", "file_clips", "clip_cache", "augmentation", "batches"]
     + ["processor", "conversations", "conversation_files", "held_out"],
     "training": ["cross_entropy", "objectives", "next_token", "bag_of_words", "optimizer", "muon", "schedule"]
-    + [
-        "what_trains",
-        "finetune_config",
-        "finetune",
-        "recompute",
-        "history",
-        "run_folder",
-        "output_folder",
-        "threads",
-        "checkpoint",
-    ]
-    + ["sealed_folder", "processes", "distributed", "metrics"],
+    + ["what_trains", "finetune_config", "finetune", "recompute", "history", "run_folder", "output_folder", "threads"]
+    + ["checkpoint", "sealed_folder", "processes", "distributed", "metrics"],
     "classroom": ["check", "grade", "judge", "catalogue", "evidence", "museum", "feedback", "prose"]
     + ["child", "sandbox", "remote", "wire", "pipe"],
 }

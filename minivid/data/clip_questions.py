@@ -138,12 +138,21 @@ class View:
             None = they are shown as they are.
         looks: how often each clip is there with each conversation, changed in other random ways each time.
         unasked: words that answers hold, but that are not to be learnt from this view.
+
+    Raises:
+        ValueError: if there is no conversation, or no look.
     """
 
     conversations: tuple[tuple[Turn, ...], ...] = single_questions()
     change: Change | None = None
     looks: int = 1
     unasked: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not self.conversations or self.looks < 1:
+            raise ValueError(
+                f"{len(self.conversations)} conversations and looks={self.looks}: expected at least 1 of each"
+            )
 
     def __len__(self) -> int:
         """How many items each clip becomes."""

@@ -68,8 +68,8 @@ def muon_step(
         d = orthogonalized(v)                       (nesterov: of momentum v + (1 - momentum) g)
         w = w - lr weight_decay w - lr r d
 
-    The gradient of a matrix is often long in a few directions and short in all others, and what is rare, such as which
-    of three shapes it is, lies in the short ones. Here these count as much.
+    The gradient of a matrix is often long in a few directions and short in all others; what is rare may lie in the
+    short ones. Here these count as much.
 
     Args:
         weight: w.
@@ -151,10 +151,7 @@ class Muon(Optimizer):
         Args:
             closure: computes loss and gradients anew; its loss is returned.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             same: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for weight in group["params"]:
@@ -228,10 +225,7 @@ class Together(Optimizer):
         Args:
             closure: computes loss and gradients anew; its loss is returned.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for optimizer in self.optimizers:
             optimizer.step()
         return loss

@@ -107,6 +107,14 @@ def test_views_follow_each_other_and_each_look_is_another_one(data):
         seen[35]
 
 
+@pytest.mark.parametrize(
+    ("options", "numbers"), [({"looks": 0}, "16 conv.*looks=0"), ({"conversations": ()}, "0 conv")]
+)
+def test_a_view_without_anything_to_ask_is_refused(options, numbers):
+    with pytest.raises(ValueError, match=f"{numbers}.*expected at least 1 of each"):
+        View(**options)
+
+
 def test_a_change_is_told_what_is_drawn(data):
     _, questions = data
     told = []
