@@ -1,5 +1,6 @@
 """Two hypothesis profiles, one thread a worker, and the fixture that says what a law is put to."""
 
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -30,6 +31,20 @@ def impl(request):
     """
     path = request.path.relative_to(HERE).with_suffix("")
     return importlib.import_module(".".join(["minivid", *path.parts[:-1], path.name.removeprefix("test_")]))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--machine-code", action="store_true", help="torch.compile makes machine code in every test of it")
+
+
+@pytest.fixture
+def compiled(request):
+    """`torch.compile` into one graph, and one of its gradients; with `--machine-code` into what these become as well.
+
+    Machine code takes the compiler minutes on a new machine, and is its own work: here one test has it made always.
+    """
+    backend = "inductor" if request.config.getoption("--machine-code") else "aot_eager"
+    return functools.partial(torch.compile, fullgraph=True, backend=backend)
 
 
 @pytest.fixture(autouse=True)

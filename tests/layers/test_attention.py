@@ -1228,11 +1228,10 @@ def test_multi_head_attention_runs_under_autocast(kernel):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
 @pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")  # the compiler does
 @pytest.mark.parametrize("kernel", ["plain", "blocks"])
-def test_multi_head_attention_compiles(kernel):
+def test_multi_head_attention_compiles(kernel, compiled):
     module, x, mask = MultiHeadAttention(6, 2, kernel=kernel), normal(0, 2, 5, 6), block_mask([2, 3])
-    compiled = torch.compile(module, fullgraph=True)
     gradients = []
-    for function in (compiled, module):
+    for function in (compiled(module), module):
         output = function(x, mask=mask)
         gradients.append([output, *torch.autograd.grad(output.square().sum(), list(module.parameters()))])
     for got, want in zip(*gradients, strict=True):

@@ -627,11 +627,11 @@ def test_the_operators_of_frame_conv3d_keep_what_they_promise(dtype):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # the compiler does that
 @pytest.mark.parametrize("method", ["plain", "frames"])
-def test_conv3d_compiles(method):
+def test_conv3d_compiles(method, compiled):
     module = Conv3d(4, 6, (2, 3, 3), (1, 2, 1), 1, groups=2, method=method)
     clip = normal(0, 2, 4, 3, 5, 7).requires_grad_()
     results = []
-    for function in (torch.compile(module, fullgraph=True), module):
+    for function in (compiled(module), module):
         output = function(clip)
         results.append([output, *torch.autograd.grad(output.sum(), [clip, *module.parameters()])])
     for got, want in zip(*results, strict=True):

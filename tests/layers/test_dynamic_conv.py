@@ -226,9 +226,9 @@ def test_dynamic_conv3d_maps_over_an_axis_and_runs_under_autocast():
 @pytest.mark.compile
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
-def test_dynamic_conv3d_compiles():
+def test_dynamic_conv3d_compiles(compiled):
     module, clip = DynamicConv3d(4, 6, 3, padding=1, groups=2), normal(0, 2, 4, 3, 5, 7)
-    torch.testing.assert_close(torch.compile(module, fullgraph=True)(clip), module(clip), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(compiled(module)(clip), module(clip), atol=1e-5, rtol=1e-5)
 
 
 # ---- errors

@@ -176,9 +176,9 @@ def test_feed_forward_runs_under_autocast(module):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
 @pytest.mark.parametrize("module", [FeedForward(3, 5), SwiGLU(3, 5)])
-def test_feed_forward_compiles(module):
+def test_feed_forward_compiles(module, compiled):
     x = normal(0, 2, 3)
-    torch.testing.assert_close(torch.compile(module, fullgraph=True)(x), module(x))
+    torch.testing.assert_close(compiled(module)(x), module(x))
 
 
 # ---- gelu_tanh in blocks

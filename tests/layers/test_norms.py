@@ -439,9 +439,9 @@ def test_norms_map_over_an_axis_and_run_under_autocast(module):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
 @pytest.mark.parametrize("module", [LayerNorm(5), RMSNorm(5)])
-def test_norms_compile(module):
+def test_norms_compile(module, compiled):
     x = normal(0, 2, 3, 5)
-    torch.testing.assert_close(torch.compile(module, fullgraph=True)(x), module(x))
+    torch.testing.assert_close(compiled(module)(x), module(x))
 
 
 @pytest.mark.parametrize("module", [LayerNorm((3, 5)), RMSNorm((3, 5))])

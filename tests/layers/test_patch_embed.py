@@ -603,13 +603,13 @@ def test_gradients_pass_gradcheck():
 @pytest.mark.compile
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
-def test_patch_embed_and_merger_compile():
+def test_patch_embed_and_merger_compile(compiled):
     embed, merger, clips = PatchEmbed(3, 7, 2, 2), PatchMerger(7, 5), normal(0, 1, 4, 3, 4, 4)
 
     def whole(clips):
         return merger(merge_order(embed(clips), (2, 2, 2)))
 
-    torch.testing.assert_close(torch.compile(whole, fullgraph=True)(clips), whole(clips), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(compiled(whole)(clips), whole(clips), atol=1e-6, rtol=1e-5)
 
 
 # ---- errors

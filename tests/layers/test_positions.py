@@ -474,11 +474,11 @@ def test_rotate_maps_over_an_axis():
 @pytest.mark.compile
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
-def test_rotate_and_learned_positions_compile():
+def test_rotate_and_learned_positions_compile(compiled):
     x, angles = normal(0, 2, 2, 3, 4), normal(1, 3, 2)
-    torch.testing.assert_close(torch.compile(rotate, fullgraph=True)(x, angles), rotate(x, angles))
+    torch.testing.assert_close(compiled(rotate)(x, angles), rotate(x, angles))
     module = LearnedPositions(3, 2, 5)
-    torch.testing.assert_close(torch.compile(module, fullgraph=True)((2, 4, 4)), module((2, 4, 4)))
+    torch.testing.assert_close(compiled(module)((2, 4, 4)), module((2, 4, 4)))
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -822,12 +822,11 @@ def test_blocks_run_under_autocast_and_in_half_precision(norm_first):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
 @pytest.mark.parametrize("norm_first", [True, False])
-def test_stacks_compile(norm_first):
+def test_stacks_compile(norm_first, compiled):
     encoder, decoder = (kind(D, HEADS, HIDDEN, 2, norm_first=norm_first) for kind in (Encoder, Decoder))
     x, memory, mask = normal(0, 2, 5, D), normal(1, 2, 7, D), causal_mask(5, 5)
     results = []
-    # One graph each, and its gradients, without the machine code, which takes long.
-    for wrap in (lambda f: f, lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")):
+    for wrap in (lambda f: f, compiled):
         outputs = [wrap(encoder)(x, mask=mask), wrap(decoder)(x, memory, mask=mask)]
         parameters = [*encoder.parameters(), *decoder.parameters()]
         results.append([*outputs, *torch.autograd.grad(sum(y.square().sum() for y in outputs), parameters)])
