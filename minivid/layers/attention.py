@@ -176,8 +176,10 @@ def block_attend(
     """The output of `attend`, for one block of queries after another, without ever keeping the n x s weights.
 
     One head and block_size queries at a time, which read one block of keys after another, as in `online_attend`. The
-    scores fill one buffer that the next block uses again. For the gradient only log(sum_j exp(score_j)) of each query
-    is kept, one number a row; the weights of a block are computed a second time from it, w_j = exp(score_j - log-sum):
+    scores fill one buffer that the next block uses again. Where |query| |key| tells that no power of a score can
+    overflow, the largest is not looked for, and no block has to shrink what others gave. For the gradient only
+    log(sum_j exp(score_j)) of each query is kept, one number a row; the weights of a block are computed a second time
+    from it, w_j = exp(score_j - log-sum):
 
         dvalue = w^T doutput,   dscore = w (doutput value^T - sum_k doutput output),   dquery = dscore key / sqrt(k)
 
@@ -225,6 +227,19 @@ def _slices(count: int, size: int) -> list[slice]:
 _LOG2_E = 1 / math.log(2)
 
 
+# The largest score of a row is taken from the others so that no power overflows. Of scores between -32 and 32 none does,
+# nor their sums: float32 goes to 2^127. Where all are known to be so small, the largest is not looked for.
+_SMALL = 32
+
+
+def _scores_are_small(query: Tensor, key: Tensor) -> bool:
+    """Whether no score, times log2(e), can be beyond _SMALL to either side: |q . k| <= |q| |k|."""
+    if not query.numel() or not key.numel():
+        return True
+    longest = [torch.linalg.vector_norm(x, dim=-1).amax().item() for x in (query, key)]
+    return math.prod(longest) * _LOG2_E / math.sqrt(query.shape[-1]) <= _SMALL
+
+
 def _block_product(a: Tensor, b: Tensor, buffer: Tensor, scale: float = 1.0) -> Tensor:
     """scale a b^T, written into the beginning of a buffer."""
     return buffer[: len(a) * len(b)].view(len(a), len(b)).addmm_(a, b.mT, beta=0, alpha=scale)
@@ -243,22 +258,27 @@ def _blocks_forward(
     work = torch.promote_types(query.dtype, torch.float32)  # half precision loses the log-sum
     output, log_sum = torch.zeros_like(query, dtype=work), query.new_empty(b, heads, n, 1, dtype=work)
     buffer = query.new_empty(query_block * key_block, dtype=work)
+    small = _scores_are_small(query, key)
     for at in itertools.product(range(b), range(heads)):
         queries, keys, values = (x[at].to(work) for x in (query, key, value))
         for rows in _slices(n, query_block):
             asking, mixed = queries[rows], output[at][rows]
             # The lowest finite number instead of the -inf of a blind query: 2^(-inf - lowest) is 0, not NaN.
-            largest = asking.new_full((len(asking), 1), torch.finfo(work).min)
+            largest = asking.new_full((len(asking), 1), 0.0 if small else torch.finfo(work).min)
             total = torch.zeros_like(largest)
             for columns in _slices(len(keys), key_block):
                 scores = _block_scores(asking, keys[columns], None if mask is None else mask[at][rows, columns], buffer)
-                larger = torch.maximum(largest, scores.amax(1, keepdim=True))
-                shrink = largest.sub_(larger).exp2_()
-                powers = scores.sub_(larger).exp2_()
-                total.mul_(shrink).add_(powers.sum(1, keepdim=True))
-                mixed.mul_(shrink).addmm_(powers, values[columns])
-                largest = larger
-            mixed.div_(total.clamp_min_(1.0))  # below 1 only where it is the 0 of a blind query
+                if not small:
+                    larger = torch.maximum(largest, scores.amax(1, keepdim=True))
+                    shrink, largest = largest.sub_(larger).exp2_(), larger
+                    scores.sub_(largest)
+                    total.mul_(shrink)
+                    mixed.mul_(shrink)
+                powers = scores.exp2_()
+                total.add_(powers.sum(1, keepdim=True))
+                mixed.addmm_(powers, values[columns])
+            total.clamp_min_(2.0**-_SMALL)  # below it only where it is the 0 of a blind query
+            mixed.div_(total)
             log_sum[at][rows] = largest + total.log2()
     return output.to(query.dtype), log_sum
 

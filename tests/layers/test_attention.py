@@ -790,6 +790,35 @@ def test_block_attend_in_half_precision_is_rounded_once(dtype):
         torch.testing.assert_close(got.double(), want, rtol=0.51 * unit, atol=atol)
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_in_blocks_the_largest_score_is_taken_off_or_left_with_the_same_result(monkeypatch, small):
+    query, key, value = (normal(i, 2, 3, 7 + 4 * (i > 0), 5, dtype=torch.float64).requires_grad_() for i in range(3))
+    mask = normal(3, 2, 1, 7, 11) > -0.5
+    mask[1, :, 4] = False  # a blind query
+    want, _ = attend(query, key, value, mask)
+    monkeypatch.setattr(attention, "_scores_are_small", lambda *_: small)
+    got = block_attend(query, key, value, mask, block_size=4)
+    # float64, sums of at most 11 numbers of about 1.
+    torch.testing.assert_close(got, want, atol=1e-13, rtol=1e-12)
+    gradients = [torch.autograd.grad(output.square().sum(), [query, key, value]) for output in (got, want)]
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-11)
+
+
+def test_scores_are_small_up_to_two_to_the_32():
+    # The only query is the longest key times 3: the bound is the score itself, here 3 * 4 |key|^2 / sqrt(4) * log2(e).
+    key = torch.full((1, 1, 2, 4), math.sqrt(32 * math.log(2) / 6), dtype=torch.float64)
+    key[..., 1, :] *= -0.5
+    query = 3 * key[:, :, :1]
+    for factor, small in ((1 - 1e-9, True), (1 + 1e-9, False)):
+        assert attention._scores_are_small(query * factor, key) is small
+        assert attention._scores_are_small(query, -key * factor) is small
+    # The longest of all heads and items counts, and what is no number is not small.
+    assert not attention._scores_are_small(torch.cat([query, 2 * query], 1), torch.cat([key, key], 1))
+    assert not attention._scores_are_small(query * math.nan, key)
+    assert not attention._scores_are_small(torch.full((1, 1, 1, 4), 3e4).half(), torch.ones(1, 1, 1, 4).half())
+    assert attention._scores_are_small(query[:, :, :0], key) and attention._scores_are_small(query, key[:, :, :0])
+
+
 def test_block_attend_never_makes_a_tensor_of_all_scores():
     largest, calls = 0, []
 
@@ -810,6 +839,7 @@ def test_block_attend_never_makes_a_tensor_of_all_scores():
     # 5 blocks of queries, 6 of keys: 2 products forward and 5 back, each into a buffer or a result.
     assert calls.count("aten.addmm_.default") == 5 * 6 * (2 + 5)
     assert not any("mm.default" in call or "mm.out" in call for call in calls)
+    assert calls.count("aten.amax.default") == 2  # the longest query and key; so no block looks for its largest score
     assert largest == 60 * 50 * 4  # one block of scores in float32; all of them would be 300 * 300 * 4
 
 
