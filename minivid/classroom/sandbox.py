@@ -160,7 +160,9 @@ class Desk:
         inputs, outputs = self.kept[request["graph"]]
         wanted = [tensor for tensor in inputs if tensor.requires_grad]
         directions = wire.unpack(request["with"], body)
-        found = iter(torch.autograd.grad(outputs, wanted, directions, retain_graph=True, allow_unused=True))
+        # The sum of the products, because torch takes half a second to load what it compares shapes of directions with.
+        total = sum((output * direction).sum() for output, direction in zip(outputs, directions, strict=True))
+        found = iter(torch.autograd.grad(total, wanted, retain_graph=True, allow_unused=True))
         tree, body = wire.pack(tuple(next(found) if tensor.requires_grad else None for tensor in inputs))
         return {"gave": tree}, body
 

@@ -227,7 +227,7 @@ def test_conv3d_sends_the_gradient_of_the_transposed_convolution(impl, case):
     output = impl.conv3d(leaf, weight, None, stride, padding, dilation, groups)
     holds(isinstance(output, Tensor) and output.requires_grad, "no gradient reaches the clip", input=input)
     other = rounded(7, *output.shape)
-    (got,) = torch.autograd.grad(output, leaf, other)
+    (got,) = torch.autograd.grad((output * other).sum(), leaf)
     left_over = [
         (n + 2 * p - d * (k - 1) - 1) % s
         for n, k, s, p, d in zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
@@ -302,7 +302,7 @@ def test_frame_conv3d_has_the_gradients_of_conv3d(impl, case):
         leaves = [x.clone().requires_grad_() for x in tensors]
         output = function(*leaves, stride, padding, dilation, groups)
         other = rounded(7, *output.shape)
-        results.append(torch.autograd.grad(output, leaves, other))
+        results.append(torch.autograd.grad((output * other).sum(), leaves))
     settings = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     for name, got, want in zip(("clip", "kernel", "bias"), *results, strict=True):
         agree(got, want, f"another gradient of the {name}", input=case[0], weight=case[1], **settings)

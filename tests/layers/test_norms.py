@@ -94,7 +94,7 @@ def test_layer_norm_gradient_is_what_autograd_finds(impl, case, eps):
     """The three formulas give what autograd gets from layer_norm, step by step."""
     grad, x, weight = case
     inputs = [tensor.clone().requires_grad_() for tensor in (x, weight, torch.zeros_like(weight))]
-    want = torch.autograd.grad(layer_norm(*inputs, eps=eps), inputs, grad)
+    want = torch.autograd.grad((layer_norm(*inputs, eps=eps) * grad).sum(), inputs)
     got = impl.layer_norm_gradient(grad, x, weight, eps=eps)
     holds(isinstance(got, tuple) and len(got) == 3, "the result is not d x, d weight, d bias", grad=grad, x=x)
     for name, one, other in zip(("x", "weight", "bias"), got, want, strict=True):
@@ -137,8 +137,8 @@ def test_block_layer_norm_has_the_gradients_of_layer_norm(impl, case):
     found = []
     for function in (impl.block_layer_norm, layer_norm):
         inputs = [None if tensor is None else tensor.double().requires_grad_() for tensor in (x, weight, bias)]
-        y = function(*inputs, eps=eps)
-        found.append(torch.autograd.grad(y, [i for i in inputs if i is not None], x.double() + 1.0))
+        total = (function(*inputs, eps=eps) * (x.double() + 1.0)).sum()
+        found.append(torch.autograd.grad(total, [i for i in inputs if i is not None]))
     for got, want in zip(*found, strict=True):
         agree(got, want, "a gradient differs", atol=1e-6, x=x, weight=weight, bias=bias)
 

@@ -603,7 +603,7 @@ def with_its_gradients(x, weight, bias, **settings):
     def probe(answer):
         inputs = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
         y = answer(*inputs, **settings)
-        return [y, *torch.autograd.grad(y, inputs, normal(9, *y.shape), allow_unused=True)]
+        return [y, *torch.autograd.grad((y * normal(9, *y.shape)).sum(), inputs, allow_unused=True)]
 
     return probe
 
