@@ -790,13 +790,13 @@ def test_block_attend_in_half_precision_is_rounded_once(dtype):
         torch.testing.assert_close(got.double(), want, rtol=0.51 * unit, atol=atol)
 
 
-@pytest.mark.parametrize("small", [True, False])
-def test_in_blocks_the_largest_score_is_taken_off_or_left_with_the_same_result(monkeypatch, small):
+@pytest.mark.parametrize("left", [True, False])
+def test_in_blocks_the_largest_score_is_taken_off_or_left_with_the_same_result(monkeypatch, left):
     query, key, value = (normal(i, 2, 3, 7 + 4 * (i > 0), 5, dtype=torch.float64).requires_grad_() for i in range(3))
     mask = normal(3, 2, 1, 7, 11) > -0.5
     mask[1, :, 4] = False  # a blind query
     want, _ = attend(query, key, value, mask)
-    monkeypatch.setattr(attention, "_scores_are_small", lambda *_: small)
+    monkeypatch.setattr(attention, "_scores_are_small", lambda *_: left)
     got = block_attend(query, key, value, mask, block_size=4)
     # float64, sums of at most 11 numbers of about 1.
     torch.testing.assert_close(got, want, atol=1e-13, rtol=1e-12)
@@ -809,9 +809,9 @@ def test_scores_are_small_up_to_two_to_the_32():
     key = torch.full((1, 1, 2, 4), math.sqrt(32 * math.log(2) / 6), dtype=torch.float64)
     key[..., 1, :] *= -0.5
     query = 3 * key[:, :, :1]
-    for factor, small in ((1 - 1e-9, True), (1 + 1e-9, False)):
-        assert attention._scores_are_small(query * factor, key) is small
-        assert attention._scores_are_small(query, -key * factor) is small
+    for factor, want in ((1 - 1e-9, True), (1 + 1e-9, False)):
+        assert attention._scores_are_small(query * factor, key) is want
+        assert attention._scores_are_small(query, -key * factor) is want
     # The longest of all heads and items counts, and what is no number is not small.
     assert not attention._scores_are_small(torch.cat([query, 2 * query], 1), torch.cat([key, key], 1))
     assert not attention._scores_are_small(query * math.nan, key)
