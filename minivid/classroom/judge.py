@@ -23,7 +23,7 @@ from minivid.classroom.museum import Mistake, recognise
 from minivid.classroom.wire import Unsendable
 
 # How many inputs one law is tried on, and all laws of a name together: enough for the known mistakes, in seconds.
-EXAMPLES, ALL_EXAMPLES, FEWEST_EXAMPLES = 40, 180, 16
+EXAMPLES, ALL_EXAMPLES, FEWEST_EXAMPLES = 40, 120, 16
 # Once a law is broken, on how many more inputs a smaller one is looked for. A number and not a time, so that a notebook
 # shows the same input whenever it is run.
 SHRINKING = 400
