@@ -348,7 +348,7 @@ def _run(
     on_step: Callable[[int], object],
 ) -> dict:
     clock = report.Clock()
-    with tqdm(total=sum(counts.values()), desc="draw", unit="clip", file=sys.stderr, disable=quiet) as bar:
+    with tqdm(total=sum(counts.values()), desc="draw", unit="clip", file=sys.stderr, disable=quiet, delay=0.2) as bar:
         for split, count in counts.items():
             make_clips(folder / "clips" / split, count, training.seed, split=split, on_clip=bar.update)
     clock.lap("draw")

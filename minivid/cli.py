@@ -437,7 +437,7 @@ def _make_clips(options: argparse.Namespace) -> int:
 
     from minivid.data.moving_shapes import make_class_folders
 
-    with tqdm(total=options.count, desc="draw", unit="clip", file=sys.stderr, disable=options.json) as bar:
+    with tqdm(total=options.count, desc="draw", unit="clip", file=sys.stderr, disable=options.json, delay=0.2) as bar:
         counts = make_class_folders(options.folder, options.count, options.seed, side=options.side, on_clip=bar.update)
     if options.json:
         print(json.dumps({"folder": str(options.folder), "clips": counts}))

@@ -116,7 +116,7 @@ def _run(
     clock = report.Clock()
     labels: dict[str, list[LabelledClip]] = {}
     data: dict[str, list[Example]] = {}
-    with tqdm(total=sum(counts.values()), desc="draw", unit="clip", file=sys.stderr, disable=quiet) as bar:
+    with tqdm(total=sum(counts.values()), desc="draw", unit="clip", file=sys.stderr, disable=quiet, delay=0.2) as bar:
         for split, count in counts.items():
             labels[split] = make_clips(folder / "clips" / split, count, training.seed, split=split, on_clip=bar.update)
     clock.lap("draw")
