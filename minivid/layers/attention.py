@@ -228,7 +228,8 @@ _LOG2_E = 1 / math.log(2)
 
 
 # The largest score of a row is taken from all of them so that no power overflows. Between -32 and 32 none does, nor do
-# their sums: float32 goes to 2^127. Where all are known to be so small, the largest is not looked for.
+# sums of them times values up to 2^80: float32 goes to 2^127. Where all are known to be so small, the largest is not
+# looked for.
 _SMALL = 32
 
 
