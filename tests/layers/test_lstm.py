@@ -723,12 +723,41 @@ def test_without_gradient_some_frames_at_a_time_give_the_same_numbers(monkeypatc
         assert lstm(x[:, :0])[0].shape == (7, 0, 5 - narrow)
 
 
-def test_with_gradient_the_gates_of_all_frames_are_kept(monkeypatch):
-    monkeypatch.setattr("minivid.layers.lstm.BLOCK", 1)
-    fast, plain, x = LSTM(3, 5), LSTM(3, 5, kernel="plain"), normal(0, 7, 2, 3)
+@pytest.mark.parametrize("narrow", [True, False])
+@pytest.mark.parametrize("at_a_time", [1, 3, 7, 100])
+def test_with_gradient_the_gates_of_all_frames_are_kept_and_walked_back_some_at_a_time(monkeypatch, at_a_time, narrow):
+    monkeypatch.setattr("minivid.layers.lstm.BLOCK", at_a_time * 4 * 2 * 5)
+    fast = LSTM(3, 5, proj_size=4 * narrow)
+    plain, x = LSTM(3, 5, proj_size=4 * narrow, kernel="plain"), normal(0, 7, 2, 3)
     plain.load_state_dict(fast.state_dict())
     for got, want in zip(outcome(fast, x), outcome(plain, x), strict=True):
+        # Sums of at most 14 products in another order: a hundred times the rounding of float32.
         torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    # Of the numbers around 1 that it is made of, each of three steps rounds by up to half of the distance: 1.8e-7.
+    "dtype, tolerance",
+    [(torch.float64, 5e-16), (torch.float32, 2e-7), (torch.bfloat16, 0), (torch.float16, 0)],
+)
+def test_tanh_by_sigmoid_is_exact_to_the_digits_of_numbers_around_1(monkeypatch, dtype, tolerance):
+    infinite = torch.tensor([torch.inf, -torch.inf], dtype=dtype)
+    x = torch.cat([torch.linspace(-9, 9, 10001, dtype=dtype), torch.logspace(-30, 30, 61).to(dtype), infinite])
+    before, out = x.clone(), torch.empty_like(x)
+    places, sigmoid_ = [], Tensor.sigmoid_
+    monkeypatch.setattr(Tensor, "sigmoid_", lambda x: places.append(x.data_ptr()) or sigmoid_(x))
+    got, truth = library._tanh(x, out), x.tanh() if tolerance == 0 else x.double().tanh()
+    assert got is out and torch.equal(x, before)
+    assert places == ([out.data_ptr()] if tolerance else [])  # no other buffer; and of half precision torch's own
+    torch.testing.assert_close(got.to(truth.dtype), truth, atol=tolerance, rtol=0)
+    assert got.abs().max() == 1
+
+
+def test_the_number_that_tanh_adds_stands_where_all_devices_read_it():
+    library._minus_one.cache_clear()
+    with torch.device("meta"):
+        assert library._minus_one().device == torch.device("cpu")
+    assert library._minus_one() == -1
 
 
 def test_lengths_are_put_where_the_clips_are(monkeypatch):
