@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from minivid.layers.kv_cache import KVCache
 from minivid.layers.norms import RMSNorm
-from minivid.layers.positions import Rotary, rotate, turn
+from minivid.layers.positions import Rotary, turn, turns
 from minivid.layers.vmap import map_one_by_one
 from minivid.shapes import ShapeError
 
@@ -684,8 +684,8 @@ class MultiHeadAttention(nn.Module):
         if self.qk_norm_eps is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         if rotary is not None:
-            by = (lambda x: turn(x, *rotary)) if isinstance(rotary, tuple) else (lambda x: rotate(x, rotary))
-            query, key = by(query), by(key)
+            by = rotary if isinstance(rotary, tuple) else turns(rotary)
+            query, key = turn(query, *by), turn(key, *by)
         return query, *((key, value) if cache is None else cache.append(key, value))
 
     def _in_heads(self, x: Tensor, heads: int) -> Tensor:

@@ -319,7 +319,7 @@ def turn(
     if cosines.shape[-2:] != x.shape[-2:]:
         raise ShapeError(
             f"cosines: shape {tuple(cosines.shape)}, expected n={x.shape[-2]} rows of k={x.shape[-1]} numbers for x "
-            f"{tuple(x.shape)}"
+            f"{tuple(x.shape)}; every angle makes two"
         )
     turned = torch.addcmul(x * cosines, x.roll(x.shape[-1] // 2, -1), sines)
     return turned if turned.dtype == x.dtype else turned.to(x.dtype)

@@ -260,6 +260,8 @@ def norm_behind_the_rotation(patch, model):
     calls = iter(range(10**6))
 
     def turned(x, *by):
+        if by[0].ndim == 3:  # for all pictures the same: the eyes
+            return real(x, *by)
         return norms["todo"][next(calls) // 2][x.shape[1]](real(x, *by))
 
     patch(attention, "turn", turned)
