@@ -267,7 +267,8 @@ def _walk_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """From the gradients of h and c after every frame, those of input, h, c, weight_ih, weight_hh, bias, weight_hr."""
     (t, b, d), nothing = cells.shape, gates.new_empty(0)
-    span = _frames_at_a_time(t, b, d)
+    # In half precision the weights' gradients are one product: a sum over many blocks would be rounded at each.
+    span = t if gates.dtype.itemsize < 4 else _frames_at_a_time(t, b, d)
     to_all_gates = gates.new_empty(span, b, 4 * d)
     to_input = input.new_empty(input.shape) if input_learns else nothing
     to_weight_ih, to_weight_hh, to_bias = map(torch.zeros_like, (weight_ih, weight_hh, weight_ih[:, 0]))

@@ -735,6 +735,16 @@ def test_with_gradient_the_gates_of_all_frames_are_kept_and_walked_back_some_at_
         torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("dtype, blocks", [(torch.float64, 7), (torch.float32, 7), (torch.bfloat16, 1)])
+def test_half_precision_is_walked_back_in_one_piece(monkeypatch, dtype, blocks):
+    # A sum over blocks would be rounded to 8 bits at each: of many small terms most would be lost.
+    monkeypatch.setattr("minivid.layers.lstm.BLOCK", 1)
+    starts, shifted = [], library._shifted
+    monkeypatch.setattr(library, "_shifted", lambda *x: starts.append(x[2]) or shifted(*x))
+    outcome(LSTM(3, 5, dtype=dtype), normal(0, 7, 2, 3).to(dtype))
+    assert sorted(set(starts)) == list(range(blocks))
+
+
 @pytest.mark.parametrize(
     # Of the numbers around 1 that it is made of, each of three steps rounds by up to half of the distance: 1.8e-7.
     "dtype, tolerance",
