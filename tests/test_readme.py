@@ -16,7 +16,7 @@ ORDER = {
     "video": ["containers", "timeline", "ahead", "decode", "sample", "resize", "patches", "augment", "clip", "write"],
     "text": ["byte_pair", "characters", "tokenizer_files", "chat"],
     "layers": ["attention", "kv_cache", "positions", "norms", "feed_forward", "transformer", "cross_attention"]
-    + ["conv3d", "dynamic_conv", "lstm", "patch_embed", "vmap"],
+    + ["conv3d", "dynamic_conv", "linear", "lstm", "patch_embed", "vmap"],
     "models": ["clip_classifier", "conv3d_classifier", "conv_lstm", "vivit", "qwen3_vl_vision", "qwen3_vl", "generate"]
     + ["pretrained", "zoo"],
     "data": ["moving_shapes", "clip_questions", "labelled_files", "file_clips", "clip_cache", "augmentation", "batches"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minivid.layers.kv_cache import KVCache
+from minivid.layers.linear import Linear
 from minivid.layers.norms import RMSNorm
 from minivid.layers.positions import Rotary, turn, turns
 from minivid.layers.vmap import map_one_by_one
@@ -563,10 +564,10 @@ class MultiHeadAttention(nn.Module):
         self.kdim, self.vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
         place = {"device": device, "dtype": dtype}
         options = {"bias": bias, **place}
-        self.q_proj = nn.Linear(embed_dim, num_heads * self.head_dim, **options)
-        self.k_proj = nn.Linear(self.kdim, num_kv_heads * self.head_dim, **options)
-        self.v_proj = nn.Linear(self.vdim, num_kv_heads * self.head_dim, **options)
-        self.out_proj = nn.Linear(num_heads * self.head_dim, embed_dim, **options)
+        self.q_proj = Linear(embed_dim, num_heads * self.head_dim, **options)
+        self.k_proj = Linear(self.kdim, num_kv_heads * self.head_dim, **options)
+        self.v_proj = Linear(self.vdim, num_kv_heads * self.head_dim, **options)
+        self.out_proj = Linear(num_heads * self.head_dim, embed_dim, **options)
         self.qk_norm_eps = qk_norm_eps
         normed = qk_norm_eps is not None
         self.q_norm = RMSNorm(self.head_dim, qk_norm_eps, **place) if normed else None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minivid.layers.attention import MultiHeadAttention, causal_mask, softmax
+from minivid.layers.linear import Linear
 from minivid.layers.norms import LayerNorm
 from minivid.shapes import ShapeError
 
@@ -93,8 +94,8 @@ class CrossAttention(MultiHeadAttention):
             embed_dim, num_heads, dropout=dropout, bias=bias, kdim=context_dim, vdim=context_dim, kernel=kernel
         )
         self.qdim = query_dim
-        self.q_proj = nn.Linear(query_dim, embed_dim, bias=bias)
-        self.out_proj = nn.Linear(embed_dim, query_dim, bias=bias)
+        self.q_proj = Linear(query_dim, embed_dim, bias=bias)
+        self.out_proj = Linear(embed_dim, query_dim, bias=bias)
         self.reset_parameters()
 
 

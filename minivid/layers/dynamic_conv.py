@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from minivid.layers.attention import softmax
 from minivid.layers.conv3d import Conv3d, Triple, conv3d
+from minivid.layers.linear import Linear
 from minivid.shapes import ShapeError
 
 
@@ -111,8 +112,8 @@ class DynamicConv3d(nn.Module):
         self.weight = nn.Parameter(torch.stack([each.weight.detach() for each in drawn]))
         self.bias = nn.Parameter(torch.stack([each.bias.detach() for each in drawn])) if bias else None
         hidden = max(1, in_channels // reduction)
-        self.squeeze = nn.Linear(in_channels, hidden)
-        self.score = nn.Linear(hidden, kernels)
+        self.squeeze = Linear(in_channels, hidden)
+        self.score = Linear(hidden, kernels)
 
     def attention(self, input: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b kernels"]:
         """How much of each kernel each clip takes: rows that sum to one.

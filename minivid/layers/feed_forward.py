@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minivid.layers.linear import Linear
+
 
 def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Gaussian error linear unit: each number times the share of a normal distribution that lies below it.
@@ -189,8 +191,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = activation
         self.dropout = dropout
-        self.up_proj = nn.Linear(embed_dim, hidden_dim, bias=bias, device=device, dtype=dtype)
-        self.down_proj = nn.Linear(hidden_dim, embed_dim, bias=bias, device=device, dtype=dtype)
+        self.up_proj = Linear(embed_dim, hidden_dim, bias=bias, device=device, dtype=dtype)
+        self.down_proj = Linear(hidden_dim, embed_dim, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Send every token through the hidden layer and back to its width."""
@@ -216,9 +218,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, embed_dim: int, hidden_dim: int, *, bias: bool = False):
         super().__init__()
-        self.gate_proj = nn.Linear(embed_dim, hidden_dim, bias=bias)
-        self.up_proj = nn.Linear(embed_dim, hidden_dim, bias=bias)
-        self.down_proj = nn.Linear(hidden_dim, embed_dim, bias=bias)
+        self.gate_proj = Linear(embed_dim, hidden_dim, bias=bias)
+        self.up_proj = Linear(embed_dim, hidden_dim, bias=bias)
+        self.down_proj = Linear(hidden_dim, embed_dim, bias=bias)
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Send every token through the gated hidden layer and back to its width."""

@@ -4,10 +4,10 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from minivid.layers.conv3d import Conv3d
 from minivid.layers.feed_forward import gelu
+from minivid.layers.linear import Linear, linear
 from minivid.layers.norms import LayerNorm
 from minivid.shapes import Grid, ShapeError, checked_grid
 
@@ -96,7 +96,7 @@ def embed_patches(
             f"patches: rows of {patches.shape[-1]} numbers, expected {c * tau * p1 * p2} = {c} channels x "
             f"{tau} frames x {p1} x {p2} pixels"
         )
-    return F.linear(patches, rearrange(weight, "d c tau p1 p2 -> d (c tau p1 p2)"), bias)
+    return linear(patches, rearrange(weight, "d c tau p1 p2 -> d (c tau p1 p2)"), bias)
 
 
 def inflate_average(weight: Float[Tensor, "d c p p"], temporal_patch_size: int) -> Float[Tensor, "d c tau p p"]:
@@ -333,8 +333,8 @@ class PatchMerger(nn.Module):
         grouped = hidden_size * spatial_merge_size**2
         # eps 1e-6: the published model's; torch's own would be 1e-5.
         self.norm = LayerNorm(grouped if use_postshuffle_norm else hidden_size, eps=1e-6)
-        self.linear_fc1 = nn.Linear(grouped, grouped)
-        self.linear_fc2 = nn.Linear(grouped, out_hidden_size)
+        self.linear_fc1 = Linear(grouped, grouped)
+        self.linear_fc2 = Linear(grouped, out_hidden_size)
 
     def forward(self, tokens: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b merged out"]:
         """Merge tokens that stand in merge order (see `merge_order`).

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minivid.layers.conv3d import Conv2Plus1d, Conv3d, Triple, middle_channels
+from minivid.layers.linear import Linear
 from minivid.layers.norms import GroupNorm
 from minivid.models.clip_classifier import ClipClassifier, ClipConfig
 
@@ -158,7 +159,7 @@ class Conv3dClassifier(ClipClassifier):
                 stage.append(ResidualBlock(width, size, 2 if number > 0 and block == 0 else 1, eps=eps))
                 width = size
             self.stages.append(stage)
-        self.classifier = nn.Linear(width, config.num_labels)
+        self.classifier = Linear(width, config.num_labels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minivid.layers.conv3d import Conv3d
+from minivid.layers.linear import Linear
 from minivid.layers.lstm import LSTM
 from minivid.layers.norms import GroupNorm
 from minivid.models.clip_classifier import ClipClassifier, ClipConfig
@@ -87,9 +88,9 @@ class ConvLSTM(ClipClassifier):
                 )
             )
         side = config.image_size // 2 ** len(config.conv_sizes)
-        self.projection = nn.Linear(config.conv_sizes[-1] * side**2, config.hidden_size)
+        self.projection = Linear(config.conv_sizes[-1] * side**2, config.hidden_size)
         self.lstm = LSTM(config.hidden_size, config.hidden_size, config.num_hidden_layers, batch_first=True)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -7,12 +7,12 @@ import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from minivid.layers.attention import MultiHeadAttention, block_mask, causal_mask
 from minivid.layers.feed_forward import SwiGLU
 from minivid.layers.kv_cache import KVCache
+from minivid.layers.linear import Linear, linear
 from minivid.layers.norms import RMSNorm
 from minivid.layers.positions import Rotary, interleaved_axes, mrope_angles, mrope_positions, turns
 from minivid.models.qwen3_vl_vision import SMALL_CONFIG as SMALL_VISION_CONFIG
@@ -330,7 +330,7 @@ class Qwen3VL(nn.Module):
         self.visual = Qwen3VLVision(config.vision_config, kernel=config.kernel)
         self.language_model = Qwen3VLLanguageModel(text, kernel=config.kernel)
         tied = config.tie_word_embeddings
-        self.lm_head = None if tied else nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.lm_head = None if tied else Linear(text.hidden_size, text.vocab_size, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -438,7 +438,7 @@ class Qwen3VL(nn.Module):
             hidden: any tokens of it.
         """
         head = self.language_model.embed_tokens if self.lm_head is None else self.lm_head
-        return F.linear(hidden, head.weight)
+        return linear(hidden, head.weight)
 
     def make_cache(self, capacity: int = 64) -> Qwen3VLCache:
         """An empty cache for this model.

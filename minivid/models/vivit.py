@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from minivid.layers.attention import MultiHeadAttention
 from minivid.layers.feed_forward import FeedForward, block_gelu_tanh
+from minivid.layers.linear import Linear
 from minivid.layers.norms import LayerNorm
 from minivid.layers.patch_embed import PatchEmbed
 from minivid.layers.transformer import ACTIVATIONS, Activation, EncoderBlock
@@ -152,7 +153,7 @@ class ViViT(ClipClassifier):
             self.temporal_positions = nn.Parameter(torch.zeros(1, gt, d))
             self.temporal_blocks = nn.ModuleList(_block(config) for _ in range(config.num_temporal_layers))
         self.norm = LayerNorm(d, eps=config.layer_norm_eps)
-        self.classifier = nn.Linear(d, config.num_labels)
+        self.classifier = Linear(d, config.num_labels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor, nn
 
 from minivid.data.batches import Examples, Inputs, runs, stack
+from minivid.layers.linear import Linear
 from minivid.layers.norms import LayerNorm
 from minivid.layers.patch_embed import box_grid, tubelets
 from minivid.layers.transformer import EncoderBlock
@@ -347,12 +348,12 @@ class MaskedAutoencoder(nn.Module):
         d = max(heads, c.hidden_size // 2 // heads * heads)
         gt, gh, gw = c.grid
         self.model = model
-        self.narrow = nn.Linear(c.hidden_size, d)
+        self.narrow = Linear(c.hidden_size, d)
         self.mask_token = nn.Parameter(torch.zeros(d))
         self.positions = nn.Parameter(torch.zeros(1, 1 + gt * gh * gw, d))
         self.blocks = nn.ModuleList(EncoderBlock(d, heads, 2 * d) for _ in range(decoder_layers))
         self.norm = LayerNorm(d)
-        self.pixels = nn.Linear(d, c.num_channels * tau * p * p)
+        self.pixels = Linear(d, c.num_channels * tau * p * p)
         for weight in (self.mask_token, self.positions, self.narrow.weight, self.pixels.weight):
             nn.init.normal_(weight, std=c.initializer_range)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from operators import Steps
 from strategies import normal, seeds, small
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from minivid.classroom.evidence import agree
 from minivid.layers.feed_forward import BLOCK, FeedForward, SwiGLU, block_gelu_tanh, gelu, gelu_tanh, silu
@@ -246,18 +246,6 @@ def test_block_gelu_tanh_keeps_its_input_alone_for_the_way_back():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         block_gelu_tanh(x)
     assert [tensor.data_ptr() for tensor in kept] == [x.data_ptr()]
-
-
-class Steps(TorchDispatchMode):
-    """The operators that run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
-        self.names.append(str(operator))
-        return operator(*arguments, **(keywords or {}))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,146 @@
+"""A linear layer: rows of numbers times a matrix, by the faster of the two libraries for it that torch carries."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+
+
+def linear(
+    x: Float[Tensor, "*rows k"], weight: Float[Tensor, "d k"], bias: Float[Tensor, " d"] | None = None
+) -> Float[Tensor, "*rows d"]:
+    """Multiply every row by a matrix: the numbers and gradients of torch.nn.functional.linear.
+
+        y = W x + b,   dL/dx = W^T dL/dy,   dL/dW = sum over rows of dL/dy x^T,   dL/db = sum over rows of dL/dy
+
+    torch carries two libraries for such a product on a processor, and gives matrices of float32 to MKL, convolutions
+    and LSTMs to oneDNN. On processors with 512-bit vectors oneDNN can be twice as fast. Large products of float32 go
+    to it here, in full float32 precision; the two sum in another order, so that the last bits differ. All else is
+    torch's: other types and devices, small products, torch.compile, torch.func, autocast.
+
+    Args:
+        x: rows of k numbers.
+        weight: matrix W, one row for every number of the result.
+        bias: b, added to every row; None = nothing.
+
+    Raises:
+        RuntimeError: torch's own, if rows and matrix do not fit together.
+
+    Source: the gradients, Goodfellow, Bengio and Courville 2016, section 6.5.6 (deeplearningbook.org).
+    """
+    if not _by_onednn(x, weight, bias):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        return _Linear.apply(x, weight, bias)
+    return _onednn(x, weight, bias, "none", [], "")
+
+
+class Linear(nn.Linear):
+    """torch.nn.Linear whose product is `linear`: the same constructor, weights, numbers and gradients.
+
+        y = W x + b
+
+    Args:
+        in_features: numbers k of a row.
+        out_features: numbers d of a row of the result.
+        bias, device, dtype: as in torch.nn.Linear.
+    """
+
+    # No letters: as with torch's own layer, a trace of shapes names the axes as the layers around it do.
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Multiply every row by the layer's matrix.
+
+        Args:
+            x: rows of in_features numbers.
+
+        Returns:
+            As many rows of out_features numbers.
+        """
+        return linear(x, self.weight, self.bias)
+
+
+# ---- when oneDNN, and how
+
+
+def _operator() -> Callable | None:
+    """The operator by which torch.compile hands a linear layer to oneDNN; None where it is missing or no faster.
+
+    torch documents neither it nor the two names by which `_alone` sees transforms, so nothing depends on them.
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")):
+        return None
+    if not (hasattr(torch._C, "_are_functorch_transforms_active") and hasattr(forward_ad, "_current_level")):
+        return None
+    return getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
+
+
+_onednn = _operator()
+
+# Measured, oneDNN is the faster one from this many multiplications and rows on. It takes some 10 microseconds to begin,
+# and with a few rows the time goes into reading the matrix, whoever reads it.
+MULTIPLICATIONS, FEW_ROWS = 2**20, 16
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    if _onednn is None or weight.ndim != 2 or x.ndim < 2:
+        return False
+    if x.numel() < FEW_ROWS * x.shape[-1] or x.numel() * len(weight) < MULTIPLICATIONS:
+        return False
+    # Shapes that do not fit are left to torch, which says so.
+    fits = x.shape[-1] == weight.shape[1] and (bias is None or bias.shape == weight.shape[:1])
+    plain = all(_is_plain(tensor) for tensor in (x, weight, bias) if tensor is not None)
+    return fits and plain and (weight.is_contiguous() or weight.mT.is_contiguous()) and _alone()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is numbers in memory, and no stand-in for others (of a shard, a trace, a quantised matrix)."""
+    return type(tensor) in _PLAIN and tensor.dtype is torch.float32 and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def _alone() -> bool:
+    """Whether nothing looks into or changes what operators do: a compiler, autocast, torch.func, forward mode."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or not torch.backends.mkldnn.enabled
+    )
+
+
+# Rows that are summed at a time for the gradient of a matrix: both factors are then read from the processor's cache.
+ROWS = 1024
+
+
+class _Linear(torch.autograd.Function):
+    """The product as one step of autograd; its gradients are products again, and so have gradients themselves."""
+
+    @staticmethod
+    def forward(x, weight, bias):
+        return _onednn(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        wanted = grad.reshape(-1, grad.shape[-1])
+        to_x = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            to_x = linear(grad, weight.mT)
+        if ctx.needs_input_grad[1]:
+            read = x.reshape(-1, x.shape[-1]).contiguous()
+            for some, their in zip(wanted.split(ROWS), read.split(ROWS), strict=True):
+                product = linear(some.mT, their.mT)
+                to_weight = product if to_weight is None else to_weight.add_(product)
+        if ctx.needs_input_grad[2]:
+            to_bias = wanted.sum(0)
+        return to_x, to_weight, to_bias

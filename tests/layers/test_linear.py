@@ -1,0 +1,262 @@
+"""The linear layer: its formula, the two libraries that multiply for it, and when which of them does."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from operators import Steps
+from strategies import normal, seeds, small, whole
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+
+from minivid.classroom.evidence import agree
+from minivid.layers import linear as module
+from minivid.layers.linear import FEW_ROWS, MULTIPLICATIONS, ROWS, Linear, linear
+
+OPERATOR = "mkldnn._linear_pointwise.default"
+
+
+@pytest.fixture
+def onednn(monkeypatch):
+    """oneDNN whatever the processor: it need not be the faster one to give the same numbers."""
+    operator = getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
+    if operator is None or not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(module, "_onednn", operator)
+
+
+class Other(torch.Tensor):
+    """A stand-in for numbers, as of a shard."""
+
+
+def by_onednn(*tensors) -> bool:
+    """Whether the product went to oneDNN."""
+    with Steps() as steps:
+        linear(*tensors)
+    return OPERATOR in steps.names
+
+
+# ---- laws
+
+
+@pytest.mark.law("linear")
+@given(st.data(), small, small, small, small, st.booleans())
+def test_every_row_meets_every_row_of_the_matrix(impl, data, b, n, k, d, biased):
+    """y[i] = sum_j W[i, j] x[j] + b[i]."""
+    x, weight = data.draw(whole(b, n, k)), data.draw(whole(d, k))
+    bias = data.draw(whole(d)) if biased else None
+    want = (x[..., None, :] * weight).sum(-1) + (0 if bias is None else bias)
+    agree(impl.linear(x, weight, bias), want, "not W x + b", axes="b n d", x=x, weight=weight, bias=bias)
+
+
+@pytest.mark.law("linear")
+@given(st.data(), small, small, small)
+def test_of_zeros_the_bias_is_left(impl, data, n, k, d):
+    """W 0 + b = b, for every row."""
+    bias, x, weight = data.draw(whole(d)), torch.zeros(n, k), normal(0, d, k)
+    agree(impl.linear(x, weight, bias), bias.expand(n, d), "rows of zeros do not give the bias", axes="n d", bias=bias)
+
+
+@pytest.mark.law("linear")
+@given(st.data(), small, small, small)
+def test_a_sum_of_rows_gives_the_sum_of_what_they_give(impl, data, n, k, d):
+    """W (x + y) = W x + W y."""
+    x, y, weight = data.draw(whole(n, k)), data.draw(whole(n, k)), data.draw(whole(d, k))
+    want = impl.linear(x, weight) + impl.linear(y, weight)
+    agree(impl.linear(x + y, weight), want, "not linear: W (x + y) is not W x + W y", axes="n d", x=x, y=y, W=weight)
+
+
+@pytest.mark.law("linear")
+@given(seeds, small, small, small)
+def test_gradients_are_products_too(impl, seed, n, k, d):
+    """dL/dx = W^T dL/dy, dL/dW = sum of dL/dy x^T, dL/db = sum of dL/dy."""
+    x, weight, bias = (normal(seed + i, *shape) for i, shape in enumerate([(n, k), (d, k), (d,)]))
+    grad = normal(seed + 3, n, d)
+    for at, want in enumerate((grad @ weight, grad.T @ x, grad.sum(0))):
+        given = [t.clone().requires_grad_(i == at) for i, t in enumerate((x, weight, bias))]
+        (got,) = torch.autograd.grad(impl.linear(*given), given[at], grad)
+        agree(got, want, f"the gradient of the {('rows', 'matrix', 'bias')[at]} is another", axes="n d", x=x, W=weight)
+
+
+# ---- beside torch
+
+
+@given(small, small, small, seeds, st.booleans())
+def test_linear_takes_the_weights_of_torch_s_layer_and_gives_its_numbers(n, k, d, seed, bias):
+    theirs = nn.Linear(k, d, bias=bias, dtype=torch.float64)
+    ours = Linear(k, d, bias=bias, dtype=torch.float64)
+    ours.load_state_dict(theirs.state_dict())
+    x = normal(seed, 2, n, k, dtype=torch.float64)
+    assert torch.equal(ours(x), theirs(x)) and torch.equal(ours(x[0, 0]), theirs(x[0, 0]))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own forward derivatives
+def test_linear_has_exact_gradients_of_every_order_and_in_both_directions():
+    inputs = [normal(i, *shape, dtype=torch.float64).requires_grad_() for i, shape in enumerate([(2, 3), (4, 3), (4,)])]
+    assert torch.autograd.gradcheck(linear, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(linear, inputs)
+
+
+# Sizes beyond the bounds, odd ones and several blocks of rows among them.
+LARGE = [((FEW_ROWS, 256), 256), ((3, 41, 130), 77), ((2, ROWS, 64), 33), ((2 * ROWS + 3, 33), 65)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("shape", "d"), LARGE)
+@pytest.mark.parametrize("by_column", [True, False])
+def test_both_libraries_give_the_same_numbers_and_gradients(onednn, shape, d, by_column, bias):
+    x, weight, shift = normal(0, *shape), normal(1, d, shape[-1]), normal(2, d) if bias else None
+    weight = weight.mT.contiguous().mT if by_column else weight
+    inputs = [t.requires_grad_() for t in (x, weight, shift) if t is not None]
+    assert by_onednn(*inputs)
+    grad = normal(3, *shape[:-1], d)
+    got = linear(*inputs), *torch.autograd.grad(linear(*inputs), inputs, grad)
+    want = F.linear(*inputs), *torch.autograd.grad(F.linear(*inputs), inputs, grad)
+    assert [t.shape for t in got] == [t.shape for t in want]
+    for ours, theirs in zip(got, want, strict=True):
+        # A sum of s products of normal numbers is of size sqrt(s), and float32 keeps 7 digits of it: 2e-6 of the whole
+        # leaves room for the order of summing, and none for a product in bfloat16 (4e-3) or tf32 (5e-4).
+        assert (ours - theirs).norm() <= 2e-6 * theirs.norm()
+    with torch.no_grad():
+        assert torch.equal(linear(*inputs), got[0]) and not linear(*inputs).requires_grad
+
+
+def test_a_gradient_that_nobody_wants_is_not_computed(onednn):
+    x, weight, bias = normal(0, 64, 256), normal(1, 128, 256), normal(2, 128)
+    for at, products in ((0, 1), (1, 1), (2, 0)):
+        inputs = [t.clone().requires_grad_(i == at) for i, t in enumerate((x, weight, bias))]
+        y = linear(*inputs)
+        with Steps() as steps:
+            (got,) = torch.autograd.grad(y, inputs[at], normal(3, 64, 128))
+        assert steps.names.count(OPERATOR) == products
+        (want,) = torch.autograd.grad(F.linear(*inputs), inputs[at], normal(3, 64, 128))
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
+
+
+def test_the_gradient_of_a_matrix_is_summed_over_blocks_of_rows(onednn):
+    x, weight = normal(0, 2 * ROWS + 200, 64), normal(1, 64, 64).requires_grad_()
+    y = linear(x, weight)
+    with Steps() as steps:
+        torch.autograd.grad(y, weight, normal(2, *y.shape))
+    # The third block has too few multiplications for oneDNN.
+    assert steps.names.count(OPERATOR) == 2 and steps.names.count("aten.add_.Tensor") == 2
+
+
+def test_gradients_of_gradients_are_torch_s(onednn):
+    inputs = [normal(i, *shape).requires_grad_() for i, shape in enumerate([(2, ROWS, 33), (35, 33), (35,)])]
+    found = []
+    for function in (linear, F.linear):
+        first = torch.autograd.grad(function(*inputs).pow(2).sum() / 1e3, inputs, create_graph=True)
+        found.append(torch.autograd.grad(sum(t.pow(2).sum() for t in first) / 1e3, inputs))
+    for got, want in zip(*found, strict=True):
+        assert (got - want).norm() <= 1e-5 * want.norm()
+
+
+def test_what_is_given_may_lie_in_memory_in_any_way(onednn):
+    weight, bias = normal(0, 128, 192), normal(1, 128)
+    whole = normal(2, 192, 96)
+    for x in (whole.mT, whole.mT[::2], normal(3, 96, 200)[:, 3:195], normal(4, 1, 192).expand(64, 192)):
+        given = x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()
+        assert by_onednn(*given)
+        for grad in (normal(5, 128, len(x)).mT, torch.ones(1, 1).expand(len(x), 128)):
+            got, want = (torch.autograd.grad(function(*given), given, grad) for function in (linear, F.linear))
+            for ours, theirs in zip(got, want, strict=True):
+                torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(linear(*given), F.linear(*given), atol=1e-4, rtol=1e-4)
+
+
+# ---- which library
+
+
+def test_large_products_of_float32_go_to_onednn(onednn):
+    k = MULTIPLICATIONS // 64 // 64
+    assert by_onednn(normal(0, 64, k), normal(1, 64, k))
+    assert by_onednn(normal(0, 4, 16, k), nn.Parameter(normal(1, 64, k)), normal(2, 64))
+    assert not by_onednn(normal(0, 64, k), normal(1, 63, k))
+    assert not by_onednn(normal(0, 63, k), normal(1, 64, k))
+    wide = normal(1, MULTIPLICATIONS // 8 // 15, 8 * FEW_ROWS)
+    assert by_onednn(normal(0, FEW_ROWS, 8 * FEW_ROWS), wide)
+    assert not by_onednn(normal(0, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
+
+
+def test_other_types_and_other_arrangements_are_torch_s(onednn):
+    x, weight, bias = normal(0, 64, 256), normal(1, 128, 256), normal(2, 128)
+    assert by_onednn(x, weight, bias)
+    assert not by_onednn(x.double(), weight.double())
+    assert not by_onednn(x.bfloat16(), weight.bfloat16())
+    assert not by_onednn(x, normal(1, 256, 512)[::2, ::2])  # its numbers lie apart
+    assert not by_onednn(x.to_mkldnn(), weight.to_mkldnn())
+    assert not by_onednn(normal(0, 2**14), normal(1, 128, 2**14))  # one row
+    assert not by_onednn(x, normal(1, 256))  # one row of a matrix
+    for at in range(3):
+        tensors = [t.as_subclass(Other) if i == at else t for i, t in enumerate((x, weight, bias))]
+        assert not by_onednn(*tensors)
+    with FakeTensorMode() as fake:
+        assert linear(fake.from_tensor(x), fake.from_tensor(weight)).shape == (64, 128)
+    assert linear(x.to("meta"), weight.to("meta"), bias.to("meta")).shape == (64, 128)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own forward derivatives
+def test_a_transform_sees_torch_s_own_product(onednn, monkeypatch):
+    x, weight = normal(0, 64, 256), normal(1, 128, 256)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not by_onednn(x, weight) and linear(x, weight).dtype == torch.bfloat16
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.backends.mkldnn, "enabled", False)
+        assert not by_onednn(x, weight)
+    want = F.linear(x, weight)
+    torch.testing.assert_close(torch.func.vmap(lambda row: linear(row[None], weight)[0])(x), want, atol=1e-4, rtol=0)
+    pieces = torch.func.vmap(lambda rows: linear(rows, weight))(x.expand(2, 64, 256))
+    torch.testing.assert_close(pieces, want.expand(2, 64, 128), atol=1e-4, rtol=0)
+    _, change = torch.func.jvp(lambda x: linear(x, weight), (x,), (2 * x,))
+    torch.testing.assert_close(change, 2 * want, atol=1e-4, rtol=0)
+    with forward_ad.dual_level(), torch.no_grad():
+        change = forward_ad.unpack_dual(linear(forward_ad.make_dual(x, 2 * x), weight)).tangent
+    torch.testing.assert_close(change, 2 * want, atol=1e-4, rtol=0)
+    assert by_onednn(x, weight)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not by_onednn(x, weight)
+
+
+@pytest.mark.parametrize("shapes", [[(64, 256), (128, 255)], [(64, 256), (128, 256), (127,)]])
+def test_what_does_not_fit_is_told_by_torch(onednn, shapes):
+    with pytest.raises(RuntimeError, match=r"cannot be multiplied|must match|expand"):
+        linear(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_a_bias_of_one_number_is_added_to_all_as_in_torch(onednn):
+    x, weight = normal(0, 64, 256), normal(1, 128, 256)
+    torch.testing.assert_close(linear(x, weight, torch.ones(1)), F.linear(x, weight) + 1)
+
+
+@pytest.mark.parametrize("missing", ["processor", "library", "operator", "functorch", "forward_ad"])
+def test_without_onednn_every_product_is_torch_s(monkeypatch, missing):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512_CORE")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    if module._operator() is None:
+        pytest.skip("this torch has no oneDNN")
+    if missing == "processor":
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    elif missing == "library":
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    elif missing == "operator":
+        monkeypatch.setattr(torch.ops, "mkldnn", None)
+    elif missing == "functorch":
+        monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
+    else:
+        monkeypatch.delattr(forward_ad, "_current_level")
+    assert module._operator() is None
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_onednn", None)
+    x, weight = normal(0, 64, 256), normal(1, 128, 256).requires_grad_()
+    assert not by_onednn(x, weight) and torch.equal(linear(x, weight), F.linear(x, weight))
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # the compiler's own import
+def test_linear_compiles(onednn, compiled):
+    layer, x = Linear(256, 128), normal(0, 64, 256)
+    torch.testing.assert_close(compiled(layer)(x), layer(x), atol=1e-4, rtol=1e-5)
