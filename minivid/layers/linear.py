@@ -31,13 +31,7 @@ def linear(
 
     Source: the gradients, Goodfellow, Bengio and Courville 2016, section 6.5.6 (deeplearningbook.org).
     """
-    if not _by_onednn(x, weight, bias):
-        return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (
-        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    ):
-        return _Linear.apply(x, weight, bias)
-    return _onednn(x, weight, bias, "none", [], "")
+    return _Linear.apply(x, weight, bias) if _by_onednn(x, weight, bias) else F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):

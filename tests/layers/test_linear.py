@@ -18,13 +18,23 @@ from minivid.layers.linear import FEW_ROWS, MULTIPLICATIONS, ROWS, Linear, linea
 OPERATOR = "mkldnn._linear_pointwise.default"
 
 
+def found():
+    """oneDNN's operator, where this torch has one."""
+    try:
+        return torch.ops.mkldnn._linear_pointwise.default if torch.backends.mkldnn.is_available() else None
+    except AttributeError:
+        return None
+
+
+needs_onednn = pytest.mark.skipif(found() is None, reason="this torch has no oneDNN")
+
+
 @pytest.fixture
 def onednn(monkeypatch):
     """oneDNN whatever the processor: it need not be the faster one to give the same numbers."""
-    operator = getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
-    if operator is None or not torch.backends.mkldnn.is_available():
+    if found() is None:
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(module, "_onednn", operator)
+    monkeypatch.setattr(module, "_onednn", found())
 
 
 class Other(torch.Tensor):
@@ -171,6 +181,7 @@ def test_what_is_given_may_lie_in_memory_in_any_way(onednn):
 
 
 def test_large_products_of_float32_go_to_onednn(onednn):
+    assert (MULTIPLICATIONS, FEW_ROWS, ROWS) == (2**20, 16, 1024)  # as measured
     k = MULTIPLICATIONS // 64 // 64
     assert by_onednn(normal(0, 64, k), normal(1, 64, k))
     assert by_onednn(normal(0, 4, 16, k), nn.Parameter(normal(1, 64, k)), normal(2, 64))
@@ -179,6 +190,7 @@ def test_large_products_of_float32_go_to_onednn(onednn):
     wide = normal(1, MULTIPLICATIONS // 8 // 15, 8 * FEW_ROWS)
     assert by_onednn(normal(0, FEW_ROWS, 8 * FEW_ROWS), wide)
     assert not by_onednn(normal(0, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
+    assert not by_onednn(normal(0, 1, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
 
 
 def test_other_types_and_other_arrangements_are_torch_s(onednn):
@@ -231,24 +243,27 @@ def test_a_bias_of_one_number_is_added_to_all_as_in_torch(onednn):
     torch.testing.assert_close(linear(x, weight, torch.ones(1)), F.linear(x, weight) + 1)
 
 
-@pytest.mark.parametrize("missing", ["processor", "library", "operator", "functorch", "forward_ad"])
-def test_without_onednn_every_product_is_torch_s(monkeypatch, missing):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512_CORE")
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    if module._operator() is None:
-        pytest.skip("this torch has no oneDNN")
-    if missing == "processor":
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    elif missing == "library":
+@needs_onednn
+@pytest.mark.parametrize("missing", ["nothing", "processor", "library", "operator", "functorch", "forward_ad"])
+def test_onednn_is_taken_where_it_is_the_faster_one_and_all_that_is_needed_is_there(monkeypatch, missing):
+    capability = "AVX2" if missing == "processor" else "AVX512_CORE"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    if missing == "library":
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     elif missing == "operator":
         monkeypatch.setattr(torch.ops, "mkldnn", None)
     elif missing == "functorch":
         monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
-    else:
+    elif missing == "forward_ad":
         monkeypatch.delattr(forward_ad, "_current_level")
-    assert module._operator() is None
-    monkeypatch.undo()
+    assert module._operator() is (found() if missing == "nothing" else None)
+
+
+def test_the_choice_is_made_when_the_module_is_loaded():
+    assert module._onednn is module._operator()
+
+
+def test_without_onednn_every_product_is_torch_s(monkeypatch):
     monkeypatch.setattr(module, "_onednn", None)
     x, weight = normal(0, 64, 256), normal(1, 128, 256).requires_grad_()
     assert not by_onednn(x, weight) and torch.equal(linear(x, weight), F.linear(x, weight))
