@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minivid.layers.kv_cache import KVCache
-from minivid.layers.linear import Linear
+from minivid.layers.linear import Linear, add_product, product
 from minivid.layers.norms import RMSNorm
 from minivid.layers.positions import Rotary, turn, turns
 from minivid.layers.vmap import map_one_by_one
@@ -242,27 +242,23 @@ def _scores_are_small(query: Tensor, key: Tensor) -> bool:
     return math.prod(longest) * _LOG2_E / math.sqrt(query.shape[-1]) <= _SMALL
 
 
-def _block_product(a: Tensor, b: Tensor, buffer: Tensor, scale: float = 1.0) -> Tensor:
-    """scale a b^T, written into the beginning of a buffer."""
-    return buffer[: len(a) * len(b)].view(len(a), len(b)).addmm_(a, b.mT, beta=0, alpha=scale)
-
-
 def _block_scores(asking: Tensor, keys: Tensor, mask: Tensor | None, buffer: Tensor) -> Tensor:
-    """Scores of a block of queries and a block of keys, written into the buffer; -inf where masked."""
-    scores = _block_product(asking, keys, buffer, _LOG2_E / math.sqrt(keys.shape[1]))
+    """Scores of a block of queries, which are divided by sqrt(k) already, and a block of keys; -inf where masked."""
+    scores = product(asking, keys, buffer)
     return scores if mask is None else scores.masked_fill_(~mask, -math.inf)
 
 
 def _blocks_forward(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, query_block: int, key_block: int
 ) -> tuple[Tensor, Tensor]:
-    b, heads, n, _ = query.shape
+    b, heads, n, k = query.shape
     work = torch.promote_types(query.dtype, torch.float32)  # half precision loses the log-sum
     output, log_sum = torch.zeros_like(query, dtype=work), query.new_empty(b, heads, n, 1, dtype=work)
     buffer = query.new_empty(query_block * key_block, dtype=work)
     small = _scores_are_small(query, key)
     for at in itertools.product(range(b), range(heads)):
-        queries, keys, values = (x[at].to(work) for x in (query, key, value))
+        queries, keys, values = (x[at].to(work).contiguous() for x in (query, key, value))
+        queries = queries * (_LOG2_E / math.sqrt(k))
         for rows in _slices(n, query_block):
             asking, mixed = queries[rows], output[at][rows]
             # The lowest finite number instead of the -inf of a blind query: 2^(-inf - lowest) is 0, not NaN.
@@ -278,7 +274,7 @@ def _blocks_forward(
                     mixed.mul_(shrink)
                 powers = scores.exp2_()
                 total.add_(powers.sum(1, keepdim=True))
-                mixed.addmm_(powers, values[columns])
+                add_product(mixed, powers, values[columns].mT)
             total.clamp_min_(2.0**-_SMALL)  # below it only where it is the 0 of a blind query
             mixed.div_(total)
             log_sum[at][rows] = largest + total.log2()
@@ -300,7 +296,8 @@ def _blocks_backward(
     grad_query, grad_key, grad_value = (torch.zeros_like(x, dtype=log_sum.dtype) for x in (query, key, value))
     buffer, other = log_sum.new_empty(query_block * key_block), log_sum.new_empty(query_block * key_block)
     for at in itertools.product(range(b), range(heads)):
-        queries, keys, values, wanted = (x[at].to(log_sum.dtype) for x in (query, key, value, grad))
+        queries, keys, values, wanted = (x[at].to(log_sum.dtype).contiguous() for x in (query, key, value, grad))
+        queries = queries * (_LOG2_E / math.sqrt(k))
         to_queries, to_keys, to_values = grad_query[at], grad_key[at], grad_value[at]
         # sum_j w_j (doutput . value_j), which the softmax takes off every entry of a row
         mean = (wanted * output[at]).sum(1, keepdim=True)
@@ -308,10 +305,12 @@ def _blocks_backward(
             asking, asked = queries[rows], wanted[rows]
             seen = None if mask is None else mask[at][rows, columns]
             weights = _block_scores(asking, keys[columns], seen, buffer).sub_(log_sum[at][rows]).exp2_()
-            to_values[columns].addmm_(weights.mT, asked)
-            to_scores = _block_product(asked, values[columns], other).sub_(mean[rows]).mul_(weights)
-            to_keys[columns].addmm_(to_scores.mT, asking, alpha=1 / math.sqrt(k))
-            to_queries[rows].addmm_(to_scores, keys[columns], alpha=1 / math.sqrt(k))
+            add_product(to_values[columns].mT, asked.mT, weights.mT)
+            to_scores = product(asked, values[columns], other).sub_(mean[rows]).mul_(weights)
+            add_product(to_keys[columns].mT, asking.mT, to_scores.mT)
+            add_product(to_queries[rows], to_scores, keys[columns].mT)
+        to_keys.div_(_LOG2_E)
+        to_queries.div_(math.sqrt(k))
     return grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)
 
 

@@ -31,7 +31,41 @@ def linear(
 
     Source: the gradients, Goodfellow, Bengio and Courville 2016, section 6.5.6 (deeplearningbook.org).
     """
-    return _Linear.apply(x, weight, bias) if _by_onednn(x, weight, bias) else F.linear(x, weight, bias)
+    if not _by_onednn(x, weight, bias) or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
+
+
+def product(
+    x: Float[Tensor, "n k"], weight: Float[Tensor, "d k"], buffer: Float[Tensor, " size"]
+) -> Float[Tensor, "n d"]:
+    """x W^T as `linear` gives it, for what writes its own gradient and works in buffers.
+
+    Args:
+        x: rows of k numbers.
+        weight: matrix W.
+        buffer: n d numbers or more, which the product may be written into. (oneDNN makes a tensor of its own.)
+
+    Returns:
+        The product; in the beginning of the buffer or beside it. No gradient goes through it.
+    """
+    if _by_onednn(x, weight, None):
+        return _multiply(x, weight, None)
+    return torch.mm(x, weight.mT, out=buffer[: len(x) * len(weight)].view(len(x), len(weight)))
+
+
+def add_product(total: Float[Tensor, "n d"], x: Float[Tensor, "n k"], weight: Float[Tensor, "d k"]) -> None:
+    """Add x W^T, in place: total += x W^T.
+
+    Args:
+        total: what is added to. No gradient goes through it.
+        x: rows of k numbers.
+        weight: matrix W.
+    """
+    if _by_onednn(x, weight, None):
+        total.add_(_multiply(x, weight, None))
+    else:
+        total.addmm_(x, weight.mT)
 
 
 class Linear(nn.Linear):
@@ -75,10 +109,14 @@ def _operator() -> Callable | None:
 
 _onednn = _operator()
 
-# Measured, oneDNN is the faster one from this many multiplications and rows on. It takes some 10 microseconds to begin,
-# and with a few rows the time goes into reading the matrix, whoever reads it.
-MULTIPLICATIONS, FEW_ROWS = 2**20, 16
+# Measured, oneDNN is the faster one from this many multiplications and rows on. Asking and starting take some 15
+# microseconds, and with a few rows the time goes into reading the matrix, whoever reads it.
+MULTIPLICATIONS, FEW_ROWS = 2**22, 16
 _PLAIN = (Tensor, nn.Parameter)
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _onednn(x, weight, bias, "none", [], "")
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -98,10 +136,9 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _alone() -> bool:
-    """Whether nothing looks into or changes what operators do: a compiler, autocast, torch.func, forward mode."""
+    """Whether nothing looks into or changes what operators do: a compiler, torch.func, forward mode."""
     return not (
         torch.compiler.is_compiling()
-        or torch.is_autocast_enabled("cpu")
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or not torch.backends.mkldnn.enabled
@@ -117,7 +154,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x, weight, bias):
-        return _onednn(x, weight, bias, "none", [], "")
+        return _multiply(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

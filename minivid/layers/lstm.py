@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minivid.layers.linear import add_product
 from minivid.layers.vmap import map_one_by_one
 from minivid.shapes import ShapeError
 
@@ -232,10 +233,8 @@ def _walk_forward(
     for start in range(0, t, span):
         frames = input[start : start + span].flatten(0, 1)
         taken_in = gates.flatten(0, 1)[: len(frames)]
-        if bias is None:
-            torch.mm(frames, weight_ih.mT, out=taken_in)
-        else:
-            torch.addmm(bias, frames, weight_ih.mT, out=taken_in)
+        taken_in.copy_(gates.new_zeros(()) if bias is None else bias)
+        add_product(taken_in, frames, weight_ih)
         results = zip(*(x[start : start + span] for x in (cells, passed, outputs)), strict=True)
         # The last frames may be fewer than the buffer holds.
         for (gate, take_and_keep, take, keep, candidate, show), (cell, through, output) in zip(
@@ -270,7 +269,7 @@ def _walk_backward(
     # In half precision the weights' gradients are one product: a sum over many blocks would be rounded at each.
     span = t if gates.dtype.itemsize < 4 else _frames_at_a_time(t, b, d)
     to_all_gates = gates.new_empty(span, b, 4 * d)
-    to_input = input.new_empty(input.shape) if input_learns else nothing
+    to_input = input.new_zeros(input.shape) if input_learns else nothing
     to_weight_ih, to_weight_hh, to_bias = map(torch.zeros_like, (weight_ih, weight_hh, weight_ih[:, 0]))
     to_weight_hr = nothing.clone() if weight_hr is None else torch.zeros_like(weight_hr)
     to_h = torch.zeros_like(h) if to_outputs is None else to_outputs[-1]
@@ -304,11 +303,11 @@ def _walk_backward(
             by_itself = None if to_outputs is None or i == 0 else to_outputs[i - 1]
             to_h = to_gate @ weight_hh if by_itself is None else torch.addmm(by_itself, to_gate, weight_hh)
         rows = to_gates.flatten(0, 1)
-        to_weight_ih.addmm_(rows.mT, read.flatten(0, 1))
-        to_weight_hh.addmm_(rows.mT, before.flatten(0, 1))
+        add_product(to_weight_ih, rows.mT, read.flatten(0, 1).mT)
+        add_product(to_weight_hh, rows.mT, before.flatten(0, 1).mT)
         to_bias += rows.sum(0)
         if input_learns:
-            torch.mm(rows, weight_ih, out=to_input[start:stop].flatten(0, 1))
+            add_product(to_input[start:stop].flatten(0, 1), rows, weight_ih.mT)
         if weight_hr is not None:
             to_weight_hr.addmm_(torch.cat(to_shown[::-1]).mT, passed.flatten(0, 1))
     return to_input, to_h, to_c, to_weight_ih, to_weight_hh, to_bias, to_weight_hr

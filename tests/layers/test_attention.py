@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minivid.classroom.evidence import Broken, agree, holds
-from minivid.layers import attention
+from minivid.layers import attention, linear
 from minivid.layers.attention import (
     MultiHeadAttention,
     attend,
@@ -819,6 +819,27 @@ def test_scores_are_small_up_to_two_to_the_32():
     assert attention._scores_are_small(query[:, :, :0], key) and attention._scores_are_small(query, key[:, :, :0])
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_large_blocks_give_the_same_by_either_library(monkeypatch, apart):
+    if apart:
+        inputs = [normal(i, 1, n, 2, 64).transpose(1, 2).requires_grad_() for i, n in enumerate((300, 420, 420))]
+    else:
+        inputs = [normal(i, 1, 2, n, 64).requires_grad_() for i, n in enumerate((300, 420, 420))]
+    mask, grad = normal(3, 300, 420) > -1.5, normal(4, 1, 2, 300, 64)
+    found = []
+    for operator in (linear._onednn, None):
+        monkeypatch.setattr(linear, "_onednn", operator)
+        output = block_attend(*inputs, mask)
+        found.append((output, *torch.autograd.grad(output, inputs, grad)))
+    exact = [x.double() for x in inputs]
+    output, _ = attend(*exact, mask)
+    want = output, *torch.autograd.grad(output, inputs, grad.double())
+    for results in found:
+        for got, exactly in zip(results, want, strict=True):
+            # Sums of some hundred numbers of float32, beside the largest.
+            torch.testing.assert_close(got.double(), exactly.double(), atol=5e-6 * exactly.abs().max().item(), rtol=0)
+
+
 def test_block_attend_never_makes_a_tensor_of_all_scores():
     largest, calls = 0, []
 
@@ -836,9 +857,9 @@ def test_block_attend_never_makes_a_tensor_of_all_scores():
     with Watch():  # it does not see into an operator, so the two functions are called themselves
         output, log_sum = attention._blocks_forward(query, key, value, None, 60, 50)
         attention._blocks_backward(output, query, key, value, None, output, log_sum, 60, 50)
-    # 5 blocks of queries, 6 of keys: 2 products forward and 5 back, each into a buffer or a result.
-    assert calls.count("aten.addmm_.default") == 5 * 6 * (2 + 5)
-    assert not any("mm.default" in call or "mm.out" in call for call in calls)
+    # 5 blocks of queries, 6 of keys: 2 products forward and 5 back, each into a buffer or added to a result.
+    assert calls.count("aten.mm.out") == 5 * 6 * (1 + 2) and calls.count("aten.addmm_.default") == 5 * 6 * (1 + 3)
+    assert not any("mm.default" in call for call in calls)
     assert calls.count("aten.amax.default") == 2  # the longest query and key; so no block looks for its largest score
     assert largest == 60 * 50 * 4  # one block of scores in float32; all of them would be 300 * 300 * 4
 

@@ -1,5 +1,7 @@
 """The linear layer: its formula, the two libraries that multiply for it, and when which of them does."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,9 +15,10 @@ from torch.nn import functional as F
 
 from minivid.classroom.evidence import agree
 from minivid.layers import linear as module
-from minivid.layers.linear import FEW_ROWS, MULTIPLICATIONS, ROWS, Linear, linear
+from minivid.layers.linear import FEW_ROWS, ROWS, Linear, add_product, linear, product
 
 OPERATOR = "mkldnn._linear_pointwise.default"
+LARGE = 2**20  # multiplications; the library's own bound, a few times this one, would only make the tests slower
 
 
 def found():
@@ -35,6 +38,7 @@ def onednn(monkeypatch):
     if found() is None:
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(module, "_onednn", found())
+    monkeypatch.setattr(module, "MULTIPLICATIONS", LARGE)
 
 
 class Other(torch.Tensor):
@@ -110,11 +114,11 @@ def test_linear_has_exact_gradients_of_every_order_and_in_both_directions():
 
 
 # Sizes beyond the bounds, odd ones and several blocks of rows among them.
-LARGE = [((FEW_ROWS, 256), 256), ((3, 41, 130), 77), ((2, ROWS, 64), 33), ((2 * ROWS + 3, 33), 65)]
+SIZES = [((FEW_ROWS, 256), 256), ((3, 41, 130), 77), ((2, ROWS, 64), 33), ((2 * ROWS + 3, 33), 65)]
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("shape", "d"), LARGE)
+@pytest.mark.parametrize(("shape", "d"), SIZES)
 @pytest.mark.parametrize("by_column", [True, False])
 def test_both_libraries_give_the_same_numbers_and_gradients(onednn, shape, d, by_column, bias):
     x, weight, shift = normal(0, *shape), normal(1, d, shape[-1]), normal(2, d) if bias else None
@@ -177,17 +181,39 @@ def test_what_is_given_may_lie_in_memory_in_any_way(onednn):
         torch.testing.assert_close(linear(*given), F.linear(*given), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("k", [4, 256])
+def test_products_in_buffers_are_the_same_products(onednn, k, autocast):
+    x, weight, total = normal(0, 64, k), normal(1, 128, k), normal(2, 64, 128)
+    buffer, by_column = torch.full((64 * 128 + 7,), math.nan), total.mT.contiguous()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), Steps() as steps:
+        got = product(x, weight, buffer)
+        assert add_product(total, x, weight) is None
+        add_product(by_column.mT, x, weight)
+        add_product(by_column, weight, x)
+    torch.testing.assert_close(got, x @ weight.mT, atol=1e-4, rtol=0)
+    torch.testing.assert_close(total, normal(2, 64, 128) + got, atol=1e-4, rtol=0)
+    torch.testing.assert_close(by_column.mT, normal(2, 64, 128) + 2 * got, atol=1e-4, rtol=0)
+    # A small product makes no tensor.
+    assert steps.names.count(OPERATOR) == (4 if k == 256 else 0)
+    assert ("aten.mm.default" not in steps.names) and (got.data_ptr() == buffer.data_ptr()) == (k == 4)
+    assert buffer[64 * 128 :].isnan().all()
+
+
 # ---- which library
 
 
+def test_the_bounds_are_those_that_were_measured():
+    assert (module.MULTIPLICATIONS, FEW_ROWS, ROWS) == (2**22, 16, 1024)
+
+
 def test_large_products_of_float32_go_to_onednn(onednn):
-    assert (MULTIPLICATIONS, FEW_ROWS, ROWS) == (2**20, 16, 1024)  # as measured
-    k = MULTIPLICATIONS // 64 // 64
+    k = LARGE // 64 // 64
     assert by_onednn(normal(0, 64, k), normal(1, 64, k))
     assert by_onednn(normal(0, 4, 16, k), nn.Parameter(normal(1, 64, k)), normal(2, 64))
     assert not by_onednn(normal(0, 64, k), normal(1, 63, k))
     assert not by_onednn(normal(0, 63, k), normal(1, 64, k))
-    wide = normal(1, MULTIPLICATIONS // 8 // 15, 8 * FEW_ROWS)
+    wide = normal(1, LARGE // 8 // 15, 8 * FEW_ROWS)
     assert by_onednn(normal(0, FEW_ROWS, 8 * FEW_ROWS), wide)
     assert not by_onednn(normal(0, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
     assert not by_onednn(normal(0, 1, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
