@@ -281,13 +281,13 @@ class Sampling:
 
 
 def column_major(model: nn.Module) -> nn.Module:
-    """Lay every matrix with more rows than columns column by column in memory, for the products of single tokens.
+    """Lay every matrix column by column in memory, for the products of single tokens.
 
     A step with the cache multiplies each matrix with one vector, and so is as fast as memory can be read. Of a matrix
     that is stored row by row each row gives one dot product, and the shorter a row is, the more of its time goes into
-    beginning and ending it; stored column by column, the columns are added up, and they are long. On processors the
-    vocabulary head takes half the time. No name, shape or number changes, and no more memory is needed afterwards.
-    Matrices in 16 bits are left as they are: see `vector_products`.
+    beginning and ending it; stored column by column, the columns are added up as they come. On processors the
+    vocabulary head takes half the time, the other matrices 0.7 to 0.95 of it. No name, shape or number changes, and no
+    more memory is needed afterwards. Matrices in 16 bits are left as they are: see `vector_products`.
 
     Args:
         model: changed in place; training and saving work as before.
@@ -296,7 +296,7 @@ def column_major(model: nn.Module) -> nn.Module:
         The same model.
     """
     for weight in model.parameters():
-        if weight.ndim == 2 and len(weight) > weight.shape[1] and weight.dtype == torch.float32:
+        if weight.ndim == 2 and weight.dtype == torch.float32:
             weight.data = weight.data.t().contiguous().t()
     return model
 
