@@ -120,12 +120,10 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    if _onednn is None or weight.ndim != 2 or x.ndim < 2:
-        return False
-    if x.numel() < FEW_ROWS * x.shape[-1] or x.numel() * len(weight) < MULTIPLICATIONS:
+    if _onednn is None or x.numel() * weight.size(0) < MULTIPLICATIONS or x.numel() < FEW_ROWS * x.size(-1):
         return False
     # Shapes that do not fit are left to torch, which says so.
-    fits = x.shape[-1] == weight.shape[1] and (bias is None or bias.shape == weight.shape[:1])
+    fits = weight.ndim == 2 and x.shape[-1] == weight.shape[1] and (bias is None or bias.shape == weight.shape[:1])
     plain = all(_is_plain(tensor) for tensor in (x, weight, bias) if tensor is not None)
     return fits and plain and (weight.is_contiguous() or weight.mT.is_contiguous()) and _alone()
 
