@@ -176,8 +176,8 @@ def block_attend(
 ) -> Float[Tensor, "b heads n k"]:
     """The output of `attend`, for one block of queries after another, without ever keeping the n x s weights.
 
-    One head and block_size queries at a time, which read one block of keys after another, as in `online_attend`. The
-    scores fill one buffer that the next block uses again. Where |query| |key| tells that no power of a score can
+    One head and block_size queries at a time, which read one block of keys after another, as in `online_attend`. No
+    more than one block of scores is kept. Where |query| |key| tells that no power of a score can
     overflow, the largest is not looked for, and no block has to shrink what others gave. For the gradient only
     log(sum_j exp(score_j)) of each query is kept, one number a row; the weights of a block are computed a second time
     from it, w_j = exp(score_j - log-sum):
