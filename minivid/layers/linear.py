@@ -168,8 +168,8 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             read = x.reshape(-1, x.shape[-1]).contiguous()
             for some, their in zip(wanted.split(ROWS), read.split(ROWS), strict=True):
-                product = linear(some.mT, their.mT)
-                to_weight = product if to_weight is None else to_weight.add_(product)
+                part = linear(some.mT, their.mT)
+                to_weight = part if to_weight is None else to_weight.add_(part)
         if ctx.needs_input_grad[2]:
             to_bias = wanted.sum(0)
         return to_x, to_weight, to_bias
