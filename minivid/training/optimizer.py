@@ -321,6 +321,7 @@ class Adam(Optimizer):
             if group["foreach"] is False:
                 _one_by_one(weights, gradients, states, group)
             else:
+                weights, gradients, states = _cut(weights, gradients, states)
                 for run in _runs(weights):
                     _all_together(weights[run], gradients[run], states[run], group)
         return loss
@@ -463,6 +464,24 @@ def _with_gradients(group: dict) -> tuple[list[Tensor], list[Tensor]]:
             raise ValueError(f"a gradient of shape {tuple(weight.shape)} is {kind}; it is not taken here")
     gradients = [weight.grad for weight in weights]
     return weights, list(torch._foreach_neg(gradients)) if group["maximize"] and weights else gradients
+
+
+def _cut(
+    weights: Sequence[Tensor], gradients: Sequence[Tensor], states: Sequence[dict[str, Tensor]]
+) -> tuple[list[Tensor], list[Tensor], list[dict[str, Tensor]]]:
+    """The same numbers, with what is larger than a run in pieces of some rows; the pieces share the memory."""
+    cut = []
+    for weight, gradient, state in zip(weights, gradients, states, strict=True):
+        # Of a weight that is spread over processes (a DTensor), no process has all rows.
+        if weight.numel() <= RUN or weight.device.type != "cpu" or type(weight) not in (Tensor, nn.Parameter):
+            cut.append((weight, gradient, state))
+            continue
+        step = max(1, RUN * len(weight) // weight.numel())
+        for start in range(0, len(weight), step):
+            rows = slice(start, start + step)
+            moments = {name: x if name == "step" else x[rows] for name, x in state.items()}
+            cut.append((weight[rows], gradient[rows], moments))
+    return tuple(map(list, zip(*cut, strict=True)))
 
 
 def _runs(weights: Sequence[Tensor]) -> Iterator[slice]:

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import normal, whole
-from torch import nn
+from torch import Tensor, nn
 from two_processes import two_processes
 
 from minivid.classroom.evidence import agree, holds
 from minivid.training import optimizer as library
-from minivid.training.optimizer import SGD, Adam, AdamW, _runs, adam_step, adamw_step, decay_groups, sgd_step
+from minivid.training.optimizer import SGD, Adam, AdamW, _cut, _runs, adam_step, adamw_step, decay_groups, sgd_step
 from minivid.training.processes import share
 
 SGD_OPTIONS = [
@@ -567,6 +567,51 @@ def test_a_run_holds_a_quarter_of_a_million_numbers():
     number = torch.zeros(1)
     got = list(_runs([number.expand(size) for size in (2**17, 2**17, 1, 2**18, 2)]))
     assert got == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
+
+
+class Spread(Tensor):
+    """A stand-in for numbers of which other processes have a part."""
+
+
+def test_what_is_larger_than_a_run_is_cut_into_rows_that_share_its_memory(monkeypatch):
+    monkeypatch.setattr("minivid.training.optimizer.RUN", 10)
+    # One piece, full runs, a last one with fewer rows, rows that are larger than a run, columns one behind the other.
+    shapes = [(5, 2), (4, 5), (5, 4), (2, 11), (3, 3, 2)]
+    wanted = [
+        [(5, 2)],
+        [(2, 5), (2, 5)],
+        [(2, 4), (2, 4), (1, 4)],
+        [(1, 11), (1, 11)],
+        [(1, 3, 2), (1, 3, 2), (1, 3, 2)],
+    ]
+    for shape, want in zip(shapes, wanted, strict=True):
+        weight, gradient = nn.Parameter(normal(0, *shape[::-1]).mT.reshape(shape)), normal(1, *shape)
+        state = {"step": torch.tensor(3.0), "exp_avg": normal(2, *shape), "exp_avg_sq": normal(3, *shape)}
+        weights, gradients, states = _cut([weight], [gradient], [state])
+        assert [tuple(x.shape) for x in weights] == want and [x["step"] for x in states] == [state["step"]] * len(want)
+        assert torch.equal(torch.cat(weights), weight) and torch.equal(torch.cat(gradients), gradient)
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(torch.cat([x[name] for x in states]), state[name])
+            assert states[0][name].data_ptr() == state[name].data_ptr()
+        assert weights[0].data_ptr() == weight.data_ptr()
+        assert (weights[0] is weight) == (len(want) == 1)
+    for whole_ in (torch.zeros(12, 1, device="meta"), torch.zeros(12, 1).as_subclass(Spread)):
+        assert [x is whole_ for x in _cut([whole_], [whole_], [{"step": torch.tensor(1.0)}])[0]] == [True]
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_weights_in_pieces_move_as_in_one(monkeypatch, amsgrad):
+    start = [normal(0, 5, 4), normal(1, 4, 7).mT, normal(2, 3), normal(3, 2, 11)]
+    ours, theirs = ([nn.Parameter(x.clone()) for x in start] for _ in range(2))
+    optimizers = AdamW(ours, amsgrad=amsgrad), torch.optim.AdamW(theirs, amsgrad=amsgrad)
+    monkeypatch.setattr("minivid.training.optimizer.RUN", 10)
+    for turn in range(3):
+        for weights, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for i, weight in enumerate(weights):
+                weight.grad = normal(10 * turn + i, *weight.shape)
+            optimizer.step()
+    for got, want in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-7, rtol=1e-6)
 
 
 # ---- two processes
