@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def linear(
-    x: Float[Tensor, "*rows k"], weight: Float[Tensor, "d k"], bias: Float[Tensor, " d"] | None = None
+    x: Float[Tensor, "*rows width"], weight: Float[Tensor, "d width"], bias: Float[Tensor, " d"] | None = None
 ) -> Float[Tensor, "*rows d"]:
     """Multiply every row by a matrix: the numbers and gradients of torch.nn.functional.linear.
 
@@ -22,7 +22,7 @@ def linear(
     torch's: other types and devices, small products, torch.compile, torch.func, autocast.
 
     Args:
-        x: rows of k numbers.
+        x: rows, each of `width` numbers.
         weight: matrix W, one row for every number of the result.
         bias: b, added to every row; None = nothing.
 
@@ -37,12 +37,12 @@ def linear(
 
 
 def product(
-    x: Float[Tensor, "n k"], weight: Float[Tensor, "d k"], buffer: Float[Tensor, " size"]
+    x: Float[Tensor, "n width"], weight: Float[Tensor, "d width"], buffer: Float[Tensor, " size"]
 ) -> Float[Tensor, "n d"]:
     """x W^T as `linear` gives it, for what writes its own gradient and works in buffers.
 
     Args:
-        x: rows of k numbers.
+        x: rows, each of `width` numbers.
         weight: matrix W.
         buffer: n d numbers or more, which the product may be written into. (oneDNN makes a tensor of its own.)
 
@@ -54,12 +54,12 @@ def product(
     return torch.mm(x, weight.mT, out=buffer[: len(x) * len(weight)].view(len(x), len(weight)))
 
 
-def add_product(total: Float[Tensor, "n d"], x: Float[Tensor, "n k"], weight: Float[Tensor, "d k"]) -> None:
+def add_product(total: Float[Tensor, "n d"], x: Float[Tensor, "n width"], weight: Float[Tensor, "d width"]) -> None:
     """Add x W^T, in place: total += x W^T.
 
     Args:
         total: what is added to. No gradient goes through it.
-        x: rows of k numbers.
+        x: rows, each of `width` numbers.
         weight: matrix W.
     """
     if _by_onednn(x, weight, None):
@@ -74,8 +74,8 @@ class Linear(nn.Linear):
         y = W x + b
 
     Args:
-        in_features: numbers k of a row.
-        out_features: numbers d of a row of the result.
+        in_features: numbers of a row, its width.
+        out_features: numbers of a row of the result.
         bias, device, dtype: as in torch.nn.Linear.
     """
 

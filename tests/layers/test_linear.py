@@ -219,6 +219,7 @@ def test_large_products_of_float32_go_to_onednn(onednn):
     assert not by_onednn(normal(0, 1, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_other_types_and_other_arrangements_are_torch_s(onednn):
     x, weight, bias = normal(0, 64, 256), normal(1, 128, 256), normal(2, 128)
     assert by_onednn(x, weight, bias)
@@ -258,12 +259,14 @@ def test_a_transform_sees_torch_s_own_product(onednn, monkeypatch):
     assert not by_onednn(x, weight)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shapes", [[(64, 256), (128, 255)], [(64, 256), (128, 256), (127,)]])
 def test_what_does_not_fit_is_told_by_torch(onednn, shapes):
     with pytest.raises(RuntimeError, match=r"cannot be multiplied|must match|expand"):
         linear(*(torch.zeros(shape) for shape in shapes))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_bias_of_one_number_is_added_to_all_as_in_torch(onednn):
     x, weight = normal(0, 64, 256), normal(1, 128, 256)
     torch.testing.assert_close(linear(x, weight, torch.ones(1)), F.linear(x, weight) + 1)
