@@ -476,9 +476,9 @@ def _cut(
         if weight.numel() <= RUN or weight.device.type != "cpu" or type(weight) not in (Tensor, nn.Parameter):
             cut.append((weight, gradient, state))
             continue
-        step = max(1, RUN * len(weight) // weight.numel())
-        for start in range(0, len(weight), step):
-            rows = slice(start, start + step)
+        count = max(1, RUN * len(weight) // weight.numel())
+        for start in range(0, len(weight), count):
+            rows = slice(start, start + count)
             moments = {name: x if name == "step" else x[rows] for name, x in state.items()}
             cut.append((weight[rows], gradient[rows], moments))
     return tuple(map(list, zip(*cut, strict=True)))

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from minivid.classroom.evidence import agree
+from minivid.classroom.evidence import agree, holds
 from minivid.layers import linear as module
 from minivid.layers.linear import FEW_ROWS, ROWS, Linear, add_product, linear, product
 
@@ -79,7 +79,9 @@ def test_a_sum_of_rows_gives_the_sum_of_what_they_give(impl, data, n, k, d):
     """W (x + y) = W x + W y."""
     x, y, weight = data.draw(whole(n, k)), data.draw(whole(n, k)), data.draw(whole(d, k))
     want = impl.linear(x, weight) + impl.linear(y, weight)
-    agree(impl.linear(x + y, weight), want, "not linear: W (x + y) is not W x + W y", axes="n d", x=x, y=y, W=weight)
+    agree(
+        impl.linear(x + y, weight), want, "not linear: W (x + y) is not W x + W y", axes="n d", x=x, y=y, weight=weight
+    )
 
 
 @pytest.mark.law("linear")
@@ -88,10 +90,13 @@ def test_gradients_are_products_too(impl, seed, n, k, d):
     """dL/dx = W^T dL/dy, dL/dW = sum of dL/dy x^T, dL/db = sum of dL/dy."""
     x, weight, bias = (normal(seed + i, *shape) for i, shape in enumerate([(n, k), (d, k), (d,)]))
     grad = normal(seed + 3, n, d)
-    for at, want in enumerate((grad @ weight, grad.T @ x, grad.sum(0))):
+    wanted = (("rows", grad @ weight, "n k"), ("matrix", grad.T @ x, "d k"), ("bias", grad.sum(0), "d"))
+    for at, (name, want, axes) in enumerate(wanted):
         given = [t.clone().requires_grad_(i == at) for i, t in enumerate((x, weight, bias))]
-        (got,) = torch.autograd.grad(impl.linear(*given), given[at], grad)
-        agree(got, want, f"the gradient of the {('rows', 'matrix', 'bias')[at]} is another", axes="n d", x=x, W=weight)
+        y = impl.linear(*given)
+        holds(y.requires_grad, f"no gradient goes back to the {name}", x=x, weight=weight, bias=bias)
+        (got,) = torch.autograd.grad(y, given[at], grad)
+        agree(got, want, f"the gradient of the {name} is another", axes=axes, x=x, weight=weight, bias=bias, grad=grad)
 
 
 # ---- beside torch
