@@ -17,6 +17,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -118,9 +119,10 @@ def run(notebook: NotebookNode, folder: Path) -> NotebookNode:
             command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             return KernelSpec(argv=command, display_name=KERNEL["display_name"], language="python")
 
+    manager = AsyncKernelManager(kernel_spec_manager=ThisPython())
     client = NotebookClient(
         notebook,
-        km=AsyncKernelManager(kernel_spec_manager=ThisPython()),
+        km=manager,
         timeout=LONGEST_CELL,
         record_timing=False,
         coalesce_streams=True,
@@ -131,9 +133,14 @@ def run(notebook: NotebookNode, folder: Path) -> NotebookNode:
             f"--IPKernelApp.exec_lines={SEED}",
         ],
     )
-    with client.setup_kernel(env={**os.environ, **SURROUNDINGS}, cleanup_kc=True):
-        for index, cell in enumerate(notebook.cells):
-            client.execute_cell(cell, index)
+    with tempfile.TemporaryDirectory(prefix="kernel-") as room:
+        # A port that is free when the manager looks may be taken when the kernel binds it: sockets are files where the
+        # system has them, unless the name would be longer than the 104 bytes that every such system admits.
+        if os.name == "posix" and len(os.fsencode(room)) < 90:
+            manager.transport, manager.ip = "ipc", str(Path(room) / "socket")
+        with client.setup_kernel(env={**os.environ, **SURROUNDINGS}, cleanup_kc=True):
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
     number = 0
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def test_every_notebook_has_a_chapter(build):
 def test_a_chapter_runs_from_top_to_bottom(chapter, build):
     notebook = build.run(build.read(chapter, student=False), ROOT / "notebooks")
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+
+
+@pytest.mark.parametrize(("folder", "transport"), [("short", "ipc"), ("long" * 30, "tcp")])
+def test_a_kernel_is_reached_by_files_unless_their_names_would_be_too_long(
+    folder, transport, monkeypatch, build, nbformat
+):
+    if sys.platform == "win32":
+        transport = "tcp"
+    code = "from ipykernel.kernelapp import IPKernelApp\nprint(IPKernelApp.instance().transport)"
+    with tempfile.TemporaryDirectory() as short:
+        (Path(short) / folder).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(Path(short) / folder))
+        notebook = build.run(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), Path(short))
+        assert notebook.cells[0].outputs[0]["text"].strip() == transport
+        assert not list((Path(short) / folder).iterdir())
 
 
 # ---- the machine, on a chapter of its own
