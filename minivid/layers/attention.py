@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minivid.layers.kv_cache import KVCache
-from minivid.layers.linear import Linear, add_product, product
+from minivid.layers.linear import Linear, add_product, by_onednn, product
 from minivid.layers.norms import RMSNorm
 from minivid.layers.positions import Rotary, turn, turns
 from minivid.layers.vmap import map_one_by_one
 from minivid.shapes import ShapeError
+
+# The ways to compute attention that MultiHeadAttention takes.
+KERNELS = ("plain", "blocks", "fused", "fastest")
 
 # The tokens that answer: one tensor for keys and values, or one for each.
 Context = Float[Tensor, "b s kdim"] | tuple[Float[Tensor, "b s kdim"], Float[Tensor, "b s vdim"]]
@@ -211,6 +214,27 @@ def block_attend(
     # Half as many keys as queries: on a processor a product of matrices of these sizes is the fastest.
     blocks = _part(query.shape[2], block_size), _part(key.shape[2], max(1, block_size // 2))
     return _Blocks.apply(query, key, value, mask, *blocks)[0]
+
+
+# Measured, blocks take less time than torch's fused kernel from so many queries and keys on.
+_MANY = 256
+
+
+def blocks_are_faster(
+    query: Float[Tensor, "b heads n k"], key: Float[Tensor, "b heads s k"], mask: Bool[Tensor, "..."] | None = None
+) -> bool:
+    """Whether `block_attend` takes less time than torch's fused kernel.
+
+    It does on a processor where its products go to oneDNN (`linear.by_onednn`), for some hundred tokens without a mask,
+    in float32 and bfloat16. Elsewhere the fused kernel is the faster one or was not measured.
+
+    Args:
+        query, key, mask: as in `block_attend`.
+    """
+    (b, heads, n, _), s = query.shape, key.shape[2]
+    if mask is not None or min(n, s) < _MANY or not b * heads or query.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    return by_onednn(*(x[0, 0].float().contiguous() for x in (query, key)))
 
 
 def _part(count: int, most: int) -> int:
@@ -508,6 +532,7 @@ class MultiHeadAttention(nn.Module):
             weights grow.
         kernel: "plain" computes `attend` above, "blocks" the same by `block_attend` and "fused" with one kernel of
             torch; these two do not keep the n x s weights in memory. "blocks" has no dropout and no second gradient.
+            "fastest" is "blocks" where `blocks_are_faster` says so and nothing is dropped, and else "fused".
         device, dtype: of the weights.
 
     Raises:
@@ -545,12 +570,11 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"head_dim is {head_dim}, expected at least 1")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1")
-        if kernel not in ("plain", "blocks", "fused"):
-            raise ValueError(f"kernel is {kernel!r}, expected 'plain', 'blocks' or 'fused'")
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel is {kernel!r}, expected one of {', '.join(KERNELS)}")
         if kernel == "blocks" and dropout:
             raise ValueError(
-                f"dropout is {dropout}, expected 0 with kernel 'blocks', which keeps no weights to drop; "
-                "choose 'plain' or 'fused'"
+                f"dropout is {dropout}, expected 0 with kernel 'blocks', which keeps no weights to drop; choose another"
             )
         self.embed_dim = embed_dim
         self.num_heads = num_heads
@@ -620,7 +644,8 @@ class MultiHeadAttention(nn.Module):
         """
         query, key, value = self._project(x, context, rotary, cache)
         n, s = query.shape[2], key.shape[2]
-        triangle = causal and mask is None and n == s and self.kernel == "fused"  # the one mask that torch's kernel has
+        # The one mask that torch's kernel has.
+        triangle = causal and mask is None and n == s and self.kernel in ("fused", "fastest")
         if causal and n > 1 and not triangle:  # a single token stands last: nothing is ahead of it
             ahead = causal_mask(n, s, device=x.device)
             mask = ahead if mask is None else mask & ahead
@@ -629,11 +654,14 @@ class MultiHeadAttention(nn.Module):
             query = query.reshape(-1, self.num_kv_heads, self.num_heads // self.num_kv_heads, self.head_dim)
         else:
             key, value = self._copied(key), self._copied(value)
-        if self.kernel == "fused":
+        dropout, kernel = self.dropout if self.training else 0.0, self.kernel
+        if kernel == "fastest":
+            free = not dropout and not triangle
+            kernel = "blocks" if free and blocks_are_faster(query, key, mask) else "fused"
+        if kernel == "fused":
             check_shapes(query, key, mask)
-            dropout = self.dropout if self.training else 0.0
             mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout, triangle)
-        elif self.kernel == "blocks":
+        elif kernel == "blocks":
             mixed = block_attend(query, key, value, mask)
         else:
             weights = attention_weights(query, key, mask)

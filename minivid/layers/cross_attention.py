@@ -124,7 +124,7 @@ class CrossModalAttention(nn.Module):
         norm_first: whether the streams are normalised before they are read (pre-norm, as in EncoderBlock), or the sums
             are (post-norm, as in ViLBERT).
         norm_eps: eps of the norms.
-        kernel: "plain", "blocks" or "fused" attention, as in MultiHeadAttention.
+        kernel: how attention is computed, as in MultiHeadAttention.
 
     Raises:
         ValueError: as for MultiHeadAttention.

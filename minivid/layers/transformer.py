@@ -47,7 +47,7 @@ class EncoderBlock(nn.Module):
         norm_first: whether each part reads normalised tokens (pre-norm), or the sum is normalised (post-norm).
         norm_eps: eps of the norms.
         bias: whether the linear layers and the norms add one.
-        kernel: "plain", "blocks" or "fused" attention, as in MultiHeadAttention.
+        kernel: how attention is computed, as in MultiHeadAttention.
         device, dtype: where the weights are, and their type.
 
     Raises:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from minivid.layers.attention import MultiHeadAttention, block_mask, causal_mask
+from minivid.layers.attention import KERNELS, MultiHeadAttention, block_mask, causal_mask
 from minivid.layers.feed_forward import SwiGLU
 from minivid.layers.kv_cache import KVCache
 from minivid.layers.linear import Linear, linear
@@ -23,8 +22,6 @@ from minivid.models.qwen3_vl_vision import (
     initialize,
 )
 from minivid.shapes import Grid, ShapeError, checked_grid
-
-KERNELS = ("plain", "blocks", "fused")
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,8 @@ class Qwen3VLConfig:
         video_token_id: the id that stands for every merged token of a clip.
         vision_start_token_id, vision_end_token_id: the ids around them; the model reads them as words.
         tie_word_embeddings: whether the vocabulary head is the table of token embeddings.
-        kernel: how attention is computed, "plain", "blocks" or "fused", as in MultiHeadAttention; no weight and, up to
-            rounding, no result depends on it.
+        kernel: how attention is computed, as in MultiHeadAttention; no weight and, up to rounding, no result depends on
+            it.
 
     Raises:
         ValueError: if the numbers do not fit together.
@@ -517,7 +514,7 @@ class Qwen3VL(nn.Module):
             return self._positions_in_documents(input_ids, kept, grids, document_lengths)
         if grids is None:  # words alone count on all three axes at once
             real = torch.ones_like(input_ids) if kept is None else kept.to(input_ids)
-            positions = repeat((real.cumsum(1) - 1) * real, "b n -> b n axes", axes=3)
+            positions = ((real.cumsum(1) - 1) * real)[..., None].expand(-1, -1, 3)  # b n 3
             following = real.sum(1)
         else:
             positions, following = mrope_positions(

@@ -123,7 +123,7 @@ class Qwen3VLVision(nn.Module):
 
     Args:
         config: the numbers.
-        kernel: "plain", "blocks" or "fused" attention, as in MultiHeadAttention.
+        kernel: how attention is computed, as in MultiHeadAttention.
 
     Source: Qwen3-VL technical report, section 2 (arXiv:2511.21631); DeepStack: Meng et al. 2024 (arXiv:2406.04334).
     """

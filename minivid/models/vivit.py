@@ -46,8 +46,8 @@ class ViViTConfig(ClipConfig):
         attention_type: one of ATTENTION_TYPES, explained in `ViViT`.
         num_temporal_layers: blocks behind the others that read one vector a moment; with "factorised_encoder" only,
             where the published number is 4.
-        kernel: how attention is computed, "plain", "blocks" or "fused", as in MultiHeadAttention; no weight and, up to
-            rounding, no result depends on it.
+        kernel: how attention is computed, as in MultiHeadAttention; no weight and, up to rounding, no result depends on
+            it.
 
     Raises:
         ValueError: if the numbers do not fit together.

@@ -50,7 +50,8 @@ def side_by_side(candidates: Mapping[str, tuple[Callable, tuple]], *, rounds: in
 
     Args:
         candidates: name to a function of a module (it is imported in the other process) and its arguments. What the
-            function returns is dropped; what its attribute `describe` makes of it, if there is one, comes back.
+            function returns is dropped; what its attribute `describe` makes of it, if there is one, comes back. If it
+            has an attribute `again` that is true, its time is measured as `measure` says.
         rounds: how many counted calls of each.
 
     Returns:
@@ -110,8 +111,16 @@ def ratio(measured: Mapping[str, Runs], name: str, peer: str, figure: str) -> fl
     return measured[name].median(figure) / measured[peer].median(figure)
 
 
-def measure(call: Callable[[], object]) -> tuple[Run, object]:
-    """Call once and say what it cost in this process (Linux)."""
+def measure(call: Callable[[], object], *, again: bool = False) -> tuple[Run, object]:
+    """Call once and say what it cost in this process (Linux).
+
+    Memory that the process had kept for itself goes back to the system before, so that the rise is the call's. To have
+    it back costs time, a page at a time, which what is called over and over does not pay.
+
+    Args:
+        call: what is measured.
+        again: take the time of a second call, which finds the memory of the first.
+    """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as file:
@@ -119,10 +128,14 @@ def measure(call: Callable[[], object]) -> tuple[Run, object]:
     before, busy = _status("VmRSS"), _busy()
     wall, cpu = time.perf_counter(), time.process_time()
     result = call()
+    memory = (_status("VmHWM") - before) / MIB
+    if again:
+        busy = _busy()
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = call()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     others = max(_busy() - busy - cpu, 0) / (wall * (os.cpu_count() or 1))
-    run = Run(wall, cpu, (_status("VmHWM") - before) / MIB, others)
-    return run, result
+    return Run(wall, cpu, memory, others), result
 
 
 _kept: list[object] = []
@@ -164,10 +177,10 @@ def _busy() -> float:
 def _serve(connection: Connection, function: Callable, arguments: tuple) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        describe = getattr(function, "describe", lambda result: None)
+        describe, again = getattr(function, "describe", lambda result: None), getattr(function, "again", False)
         connection.send(describe(function(*arguments)))
         while connection.recv() == "run":
-            run, result = measure(lambda: function(*arguments))
+            run, result = measure(lambda: function(*arguments), again=again)
             del result
             connection.send(run)
     except (EOFError, BrokenPipeError):  # the one who asks has gone

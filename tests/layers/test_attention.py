@@ -602,10 +602,7 @@ def test_attend_refuses_a_mask_that_is_added():
     for call in (
         lambda mask: attend(x, x, x, mask),
         lambda mask: attention_weights(x, x, mask),
-        *(
-            lambda mask, k=k: MultiHeadAttention(6, 2, kernel=k)(tokens, mask=mask)
-            for k in ("plain", "blocks", "fused")
-        ),
+        *(lambda mask, k=k: MultiHeadAttention(6, 2, kernel=k)(tokens, mask=mask) for k in attention.KERNELS),
         lambda mask: MultiHeadAttention(6, 2).attention_weights(tokens, mask=mask),
     ):
         with pytest.raises(TypeError, match=message):
@@ -988,7 +985,7 @@ def test_grouped_heads_equal_full_heads_with_repeated_weights(num_kv_heads):
     assert grouped.k_proj.weight.shape == (num_kv_heads * k, heads * k)
 
 
-@pytest.mark.parametrize("kernel", ["blocks", "fused"])
+@pytest.mark.parametrize("kernel", ["blocks", "fused", "fastest"])
 @given(seeds, st.sampled_from([1, 2]), st.booleans())
 def test_every_kernel_equals_the_plain_one(kernel, seed, num_kv_heads, blind):
     b, n, s, d = 2, 3, 5, 6
@@ -1008,7 +1005,7 @@ def test_every_kernel_equals_the_plain_one(kernel, seed, num_kv_heads, blind):
             torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-10)
 
 
-KERNELS = pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+KERNELS = pytest.mark.parametrize("kernel", attention.KERNELS)
 
 
 def in_pieces(module, x, pieces, *, rotary=None, **options) -> Tensor:
@@ -1087,8 +1084,9 @@ def test_fused_dropout_stops_when_evaluating():
     torch.testing.assert_close(module(x), plain(x), atol=1e-6, rtol=1e-5)
 
 
-def test_each_kernel_is_the_one_that_is_named(monkeypatch):
-    # They give the same numbers, so that only their calls tell them apart.
+@pytest.fixture
+def kernels(monkeypatch):
+    """The names of the kernels that run, in order: they give the same numbers, so that only their calls tell them."""
     calls = []
 
     def watched(name, function):
@@ -1097,9 +1095,76 @@ def test_each_kernel_is_the_one_that_is_named(monkeypatch):
     monkeypatch.setattr(attention, "attention_weights", watched("plain", attention_weights))
     monkeypatch.setattr(attention, "block_attend", watched("blocks", block_attend))
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched("fused", F.scaled_dot_product_attention))
-    for kernel in ("plain", "blocks", "fused"):
+    return calls
+
+
+def test_each_kernel_is_the_one_that_is_named(kernels):
+    for kernel in attention.KERNELS:
         MultiHeadAttention(6, 2, kernel=kernel)(normal(0, 2, 5, 6))
-    assert calls == ["plain", "blocks", "fused"]
+    assert kernels == ["plain", "blocks", "fused", "fused"]  # so few tokens are not for blocks
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens", "given", "kernel"),
+    [
+        ({}, (2, 4, 6), {}, "blocks"),
+        ({"num_kv_heads": 1}, (2, 4, 6), {}, "blocks"),
+        ({}, (2, 3, 6), {}, "fused"),
+        ({}, (2, 4, 6), {"context": torch.zeros(2, 3, 6)}, "fused"),
+        ({}, (2, 3, 6), {"context": torch.zeros(2, 4, 6)}, "fused"),
+        ({}, (2, 5, 6), {"context": torch.zeros(2, 4, 6)}, "blocks"),
+        ({}, (2, 4, 6), {"mask": torch.ones(4, 4, dtype=torch.bool)}, "fused"),
+        ({}, (2, 4, 6), {"causal": True}, "fused"),
+        ({}, (2, 5, 6), {"causal": True, "context": torch.zeros(2, 4, 6)}, "fused"),
+        ({"dropout": 0.5}, (2, 4, 6), {}, "fused"),
+        ({"dtype": torch.bfloat16}, (2, 4, 6), {}, "blocks"),
+        ({"dtype": torch.float64}, (2, 4, 6), {}, "fused"),
+        ({"dtype": torch.float16}, (2, 4, 6), {}, "fused"),
+        ({}, (0, 4, 6), {}, "fused"),
+    ],
+)
+def test_the_fastest_kernel_is_blocks_for_many_tokens_that_all_look_at_each_other(
+    monkeypatch, kernels, options, tokens, given, kernel
+):
+    asked = []
+    monkeypatch.setattr(attention, "_MANY", 4)
+    monkeypatch.setattr(attention, "by_onednn", lambda *matrices: not asked.extend(matrices))
+    module = MultiHeadAttention(6, 2, kernel="fastest", **options)
+    place = {"dtype": module.q_proj.weight.dtype}
+    x, given = normal(0, *tokens).to(**place), given | {k: v.to(**place) for k, v in given.items() if k == "context"}
+    module(x, **given)
+    assert kernels == [kernel]
+    if kernel == "blocks":
+        kernels.clear()
+        # One head of queries and one of keys, as the blocks multiply them.
+        n, s = x.shape[1], given.get("context", x).shape[1]
+        assert [tuple(matrix.shape) for matrix in asked] == [(n, 3), (s, 3)]
+        assert all(matrix.dtype == torch.float32 and matrix.is_contiguous() for matrix in asked)
+        monkeypatch.setattr(attention, "by_onednn", lambda *matrices: False)
+        module(x, **given)
+        assert kernels == ["fused"]
+    if "dropout" in options:
+        module.eval()(x)
+        assert kernels == ["fused", "blocks"]
+
+
+def test_the_bound_of_the_fastest_kernel_is_the_one_that_was_measured():
+    assert attention._MANY == 256
+
+
+def test_the_fastest_kernel_gives_the_plain_one_s_numbers_for_many_tokens():
+    plain, fastest = (
+        MultiHeadAttention(128, 2, num_kv_heads=1, bias=False, kernel=kernel) for kernel in ("plain", "fastest")
+    )
+    fastest.load_state_dict(plain.state_dict())
+    results = []
+    for module in (plain, fastest):
+        x = normal(0, 2, 260, 128).requires_grad_()
+        output = module(x)
+        results.append([output, *torch.autograd.grad(output.square().sum(), [x, *module.parameters()])])
+    for got, want in zip(*results, strict=True):
+        # Sums of up to 520 terms in another order: 1e-6 of the largest number was seen.
+        torch.testing.assert_close(got, want, atol=1e-5 * want.abs().max().item(), rtol=0)
 
 
 @KERNELS
@@ -1314,11 +1379,13 @@ def test_weights_start_as_glorot_and_biases_at_zero():
         ),
         (dict(embed_dim=12, num_heads=4, dropout=1.0), "dropout is 1.0, expected 0 <= dropout < 1"),
         (dict(embed_dim=12, num_heads=4, dropout=-0.5), "dropout is -0.5, expected 0 <= dropout < 1"),
-        (dict(embed_dim=12, num_heads=4, kernel="flash"), "kernel is 'flash', expected 'plain', 'blocks' or 'fused'"),
+        (
+            dict(embed_dim=12, num_heads=4, kernel="flash"),
+            "kernel is 'flash', expected one of plain, blocks, fused, fastest",
+        ),
         (
             dict(embed_dim=12, num_heads=4, kernel="blocks", dropout=0.1),
-            "dropout is 0.1, expected 0 with kernel 'blocks', which keeps no weights to drop; "
-            "choose 'plain' or 'fused'",
+            "dropout is 0.1, expected 0 with kernel 'blocks', which keeps no weights to drop; choose another",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from minivid.classroom.evidence import Broken, agree, holds
 from minivid.layers import cross_attention as library
-from minivid.layers.attention import causal_mask
+from minivid.layers.attention import KERNELS, causal_mask
 from minivid.layers.cross_attention import (
     CrossAttention,
     CrossModalAttention,
@@ -690,7 +690,7 @@ class Torchs(nn.Module):
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float64, EXACT), (torch.float32, SINGLE)])
 @pytest.mark.parametrize("norm_first", [True, False])
-@pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("bias, norm_eps", [(True, 1e-5), (False, 1e-2)])
 def test_the_block_takes_the_state_of_torchs_parts_and_equals_them(dtype, bound, norm_first, kernel, bias, norm_eps):
     torch.manual_seed(0)
@@ -829,7 +829,7 @@ def test_temporal_attention_passes_gradcheck():
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float64, EXACT), (torch.float32, SINGLE)])
-@pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_temporal_attention_takes_the_state_of_torch_and_equals_it(dtype, bound, kernel, causal, bias):
@@ -893,7 +893,7 @@ def test_the_causal_mask_is_made_where_the_tokens_are():
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch maps its fused kernel one by one
-@pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_the_modules_map_over_an_axis(kernel):
     module = CrossModalAttention(3, 4, 6, 2, kernel=kernel)
     video, text = normal(0, 3, 2, 5, 3), normal(1, 3, 2, 7, 4)
@@ -920,7 +920,7 @@ def test_cross_modal_attend_maps_over_an_axis():
         torch.testing.assert_close(one, want, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_the_modules_run_under_autocast(kernel):
     module = CrossModalAttention(3, 5, 6, 2, kernel=kernel)
     video, text = normal(0, 2, 5, 3), normal(1, 2, 7, 5)
@@ -1008,7 +1008,7 @@ def test_the_kernel_is_that_of_every_attention_inside(kernel):
         (lambda: CrossModalAttention(3, 5, 6, 2, dropout=1.0), "dropout is 1.0, expected 0 <= dropout < 1"),
         (
             lambda: CrossModalAttention(3, 5, 6, 2, kernel="flash"),
-            "kernel is 'flash', expected 'plain', 'blocks' or 'fused'",
+            "kernel is 'flash', expected one of plain, blocks, fused, fastest",
         ),
     ],
 )

@@ -49,7 +49,30 @@ def by_onednn(*tensors) -> bool:
     """Whether the product went to oneDNN."""
     with Steps() as steps:
         linear(*tensors)
+    assert module.by_onednn(*tensors) == (OPERATOR in steps.names) or torch.is_autocast_enabled("cpu")
     return OPERATOR in steps.names
+
+
+def by_columns(*tensors) -> bool:
+    """Whether the columns of the matrix were summed."""
+    with Steps() as steps:
+        linear(*tensors)
+    return any("embedding_bag" in name for name in steps.names)
+
+
+def column_major(weight):
+    """The same matrix, laid out column by column."""
+    return weight.t().contiguous().t()
+
+
+@pytest.fixture
+def columns(onednn, monkeypatch):
+    """Sums of columns whatever the processor and for matrices of 24 numbers on, on one thread."""
+    monkeypatch.setattr(module, "NUMBERS", 24)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 # ---- laws
@@ -209,7 +232,7 @@ def test_products_in_buffers_are_the_same_products(onednn, k, autocast):
 
 
 def test_the_bounds_are_those_that_were_measured():
-    assert (module.MULTIPLICATIONS, FEW_ROWS, ROWS) == (2**22, 16, 1024)
+    assert (module.MULTIPLICATIONS, FEW_ROWS, ROWS, module.NUMBERS) == (2**22, 16, 1024, 2**19)
 
 
 def test_large_products_of_float32_go_to_onednn(onednn):
@@ -222,6 +245,53 @@ def test_large_products_of_float32_go_to_onednn(onednn):
     assert by_onednn(normal(0, FEW_ROWS, 8 * FEW_ROWS), wide)
     assert not by_onednn(normal(0, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
     assert not by_onednn(normal(0, 1, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rows", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_single_row_takes_the_sum_of_the_columns(columns, threads, rows, biased):
+    torch.set_num_threads(threads)
+    x, weight = normal(0, *rows, 6), column_major(normal(1, 4, 6))
+    bias = normal(2, 4) if biased else None
+    with Steps() as steps:
+        got = linear(x, weight, bias)
+    assert got.shape == (*rows, 4) and got.dtype == torch.float32
+    # Sums of six products of about 1, in float32.
+    torch.testing.assert_close(got, F.linear(x, weight, bias), atol=1e-6, rtol=0)
+    # As many sums as threads can share, and then their sum.
+    assert [name for name in steps.names if "embedding_bag" in name or "sum" in name] == (
+        ["aten._embedding_bag_forward_only.default"] + ["aten.sum.dim_IntList"] * (threads > 1)
+    )
+
+
+def test_columns_are_summed_for_one_row_of_a_large_matrix_that_lies_so_without_a_gradient(columns, monkeypatch):
+    x, weight, bias = normal(0, 1, 6), column_major(normal(1, 4, 6)), normal(2, 4)
+    assert by_columns(x, weight) and by_columns(x, nn.Parameter(weight, requires_grad=False), bias)
+    assert not by_columns(normal(0, 2, 6), weight)  # two rows
+    assert not by_columns(normal(0, 0, 6), weight)  # none
+    assert not by_columns(x, normal(1, 4, 6))  # row by row
+    assert not by_columns(normal(0, 1, 5), column_major(normal(1, 4, 5)))  # 20 numbers
+    assert not by_columns(x.double(), weight.double())
+    assert not by_columns(x.as_subclass(Other), weight)
+    for at in range(3):  # a gradient is wanted
+        tensors = [t.clone().requires_grad_() if i == at else t for i, t in enumerate((x, weight, bias))]
+        assert not by_columns(*tensors)
+        with torch.no_grad():
+            assert by_columns(*tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not by_columns(x, weight) and linear(x, weight).dtype == torch.bfloat16
+    torch.testing.assert_close(torch.func.vmap(lambda x: linear(x, weight))(x), F.linear(x, weight))
+    monkeypatch.setattr(module, "_onednn", None)
+    assert not by_columns(x, weight)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("shapes", [[(1, 6), (4, 7)], [(1, 6), (4, 6), (3,)]])
+def test_a_single_row_that_does_not_fit_is_told_by_torch(columns, shapes):
+    x, weight, *bias = (torch.zeros(shape) for shape in shapes)
+    with pytest.raises(RuntimeError, match=r"cannot be multiplied|must match|expand"):
+        linear(x, column_major(weight), *bias)
 
 
 @pytest.mark.usefixtures("unchecked")

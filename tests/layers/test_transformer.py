@@ -857,7 +857,7 @@ def test_stacks_become_machine_code():
         (dict(hidden_dim=0), "hidden_dim is 0, expected at least 1"),
         (dict(num_heads=4), "embed_dim 6 is not a multiple of num_heads 4; choose a divisor"),
         (dict(dropout=1.0), "dropout is 1.0, expected 0 <= dropout < 1"),
-        (dict(kernel="flash"), "kernel is 'flash', expected 'plain', 'blocks' or 'fused'"),
+        (dict(kernel="flash"), "kernel is 'flash', expected one of plain, blocks, fused, fastest"),
     ],
 )
 @pytest.mark.parametrize("block", [EncoderBlock, DecoderBlock])

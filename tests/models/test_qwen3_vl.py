@@ -12,6 +12,7 @@ from strategies import normal, seeds, with_biases
 from torch.nn import functional as F
 
 from minivid.layers import attention, patch_embed, positions
+from minivid.layers.attention import KERNELS
 from minivid.layers.feed_forward import gelu, gelu_tanh
 from minivid.layers.norms import rms_norm
 from minivid.models import qwen3_vl, qwen3_vl_vision
@@ -86,7 +87,7 @@ def near(got, want):
 # ---- the published model
 
 
-@pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_every_state_equals_the_published_model_s(kernel):
     model, inputs = golden_model(kernel), golden_inputs()
     real = inputs["attention_mask"].bool()
@@ -99,7 +100,7 @@ def test_every_state_equals_the_published_model_s(kernel):
     equals_golden(logits[real], noted("logits")[0][real])
 
 
-@pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_with_a_cache_it_goes_on_as_the_published_model_does(kernel):
     model, (ids, logits) = golden_model(kernel), noted("generated_ids", "generated_logits")
     cache = model.make_cache()
@@ -362,7 +363,7 @@ def test_documents_in_one_row_do_not_see_each_other(seed):
         near(model(*padded, **clips, document_lengths=lengths)[:, :-2], alone)
 
 
-@pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @given(seed=seeds, pieces=st.lists(st.integers(1, 4), min_size=1, max_size=4))
 @settings(max_examples=6)
 def test_with_a_cache_any_split_gives_the_same(kernel, seed, pieces):
@@ -691,7 +692,7 @@ def test_numbers_of_the_language_model_that_do_not_fit_are_refused(numbers, word
             {"vision_config": replace(VISION, out_hidden_size=12)},
             "vision_config.out_hidden_size=12 is not text_config.hidden_size=10, the width of a token",
         ),
-        ({"kernel": "quick"}, "kernel='quick' is none of plain, blocks, fused"),
+        ({"kernel": "quick"}, "kernel='quick' is none of plain, blocks, fused, fastest"),
     ],
 )
 def test_numbers_of_the_whole_that_do_not_fit_are_refused(numbers, words_):

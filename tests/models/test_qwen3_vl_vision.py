@@ -7,6 +7,7 @@ from models.golden import States, equals_golden, golden_model, noted
 from strategies import normal, seeds, with_biases
 from torch import nn
 
+from minivid.layers.attention import KERNELS
 from minivid.layers.feed_forward import block_gelu_tanh, gelu, gelu_tanh
 from minivid.models.qwen3_vl_vision import (
     SMALL_CONFIG,
@@ -45,7 +46,7 @@ def clips(seed, *grids, config=SMALL):
 # ---- the published model
 
 
-@pytest.mark.parametrize("kernel", ["plain", "blocks", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("kind, pixels, grids", [
     ("image", "pixel_values", "image_grid_thw"), ("video", "pixel_values_videos", "video_grid_thw"),
 ])  # fmt: skip
