@@ -231,8 +231,8 @@ def blocks_are_faster(
     Args:
         query, key, mask: as in `block_attend`.
     """
-    (b, heads, n, _), s = query.shape, key.shape[2]
-    if mask is not None or min(n, s) < _MANY or not b * heads or query.dtype not in (torch.float32, torch.bfloat16):
+    few = min(query.shape[2], key.shape[2]) < _MANY
+    if mask is not None or few or not query.numel() or query.dtype not in (torch.float32, torch.bfloat16):
         return False
     return by_onednn(*(x[0, 0].float().contiguous() for x in (query, key)))
 

@@ -1148,6 +1148,12 @@ def test_the_fastest_kernel_is_blocks_for_many_tokens_that_all_look_at_each_othe
         assert kernels == ["fused", "blocks"]
 
 
+def test_a_single_head_of_a_single_clip_tells_which_kernel_is_the_fastest(monkeypatch):
+    monkeypatch.setattr(attention, "by_onednn", lambda *matrices: True)
+    x = torch.zeros(1, 1, 256, 4)
+    assert attention.blocks_are_faster(x, x) and not attention.blocks_are_faster(x[:, :0], x[:, :0])
+
+
 def test_the_bound_of_the_fastest_kernel_is_the_one_that_was_measured():
     assert attention._MANY == 256
 
@@ -1207,9 +1213,10 @@ def test_nobody_looks_ahead_on_any_device(kernel):
     assert module(x, mask=mask, causal=True).device.type == "meta"
 
 
-def test_the_fused_kernel_needs_no_mask_to_be_causal(monkeypatch):
+@pytest.mark.parametrize("kernel", ["fused", "fastest"])
+def test_torch_s_kernel_needs_no_mask_to_be_causal(monkeypatch, kernel):
     monkeypatch.setattr(attention, "causal_mask", None)  # would be called
-    module, x = MultiHeadAttention(6, 2, kernel="fused"), normal(0, 2, 5, 6)
+    module, x = MultiHeadAttention(6, 2, kernel=kernel), normal(0, 2, 5, 6)
     want = MultiHeadAttention(6, 2)
     want.load_state_dict(module.state_dict())
     torch.testing.assert_close(module(x, causal=True), want(x, mask=causal_mask(5, 5)), atol=1e-6, rtol=1e-5)

@@ -247,7 +247,7 @@ def test_large_products_of_float32_go_to_onednn(onednn):
     assert not by_onednn(normal(0, 1, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("rows", [(), (1,), (1, 1)])
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_single_row_takes_the_sum_of_the_columns(columns, threads, rows, biased):
@@ -259,7 +259,7 @@ def test_a_single_row_takes_the_sum_of_the_columns(columns, threads, rows, biase
     assert got.shape == (*rows, 4) and got.dtype == torch.float32
     # Sums of six products of about 1, in float32.
     torch.testing.assert_close(got, F.linear(x, weight, bias), atol=1e-6, rtol=0)
-    # As many sums as threads can share, and then their sum.
+    # As many sums as threads can share (of six columns, two), and then their sum.
     assert [name for name in steps.names if "embedding_bag" in name or "sum" in name] == (
         ["aten._embedding_bag_forward_only.default"] + ["aten.sum.dim_IntList"] * (threads > 1)
     )
@@ -273,7 +273,9 @@ def test_columns_are_summed_for_one_row_of_a_large_matrix_that_lies_so_without_a
     assert not by_columns(x, normal(1, 4, 6))  # row by row
     assert not by_columns(normal(0, 1, 5), column_major(normal(1, 4, 5)))  # 20 numbers
     assert not by_columns(x.double(), weight.double())
-    assert not by_columns(x.as_subclass(Other), weight)
+    for at in range(3):
+        tensors = [t.as_subclass(Other) if i == at else t for i, t in enumerate((x, weight, bias))]
+        assert not by_columns(*tensors)
     for at in range(3):  # a gradient is wanted
         tensors = [t.clone().requires_grad_() if i == at else t for i, t in enumerate((x, weight, bias))]
         assert not by_columns(*tensors)
