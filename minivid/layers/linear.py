@@ -80,7 +80,7 @@ def add_product(total: Float[Tensor, "n d"], x: Float[Tensor, "n width"], weight
 def by_onednn(
     x: Float[Tensor, "*rows width"], weight: Float[Tensor, "d width"], bias: Float[Tensor, " d"] | None = None
 ) -> bool:
-    """Whether `linear` and `product` give this product to oneDNN, which is so much faster on this processor.
+    """Whether `linear` and `product` give this product to oneDNN, which is the faster one for it on this processor.
 
     Args:
         x, weight, bias: as in `linear`.
@@ -155,7 +155,7 @@ def _by_columns(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 def _sum_of_columns(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     width = x.size(-1)
     parts = math.gcd(width, torch.get_num_threads())  # each thread sums as many columns
-    columns = torch.arange(width).view(parts, -1)
+    columns = torch.arange(width, device=x.device).view(parts, -1)
     y = F.embedding_bag(columns, weight.mT, mode="sum", per_sample_weights=x.reshape(parts, -1))
     y = (y if parts == 1 else y.sum(0)).view(*x.shape[:-1], -1)
     return y if bias is None else y + bias

@@ -265,6 +265,13 @@ def test_a_single_row_takes_the_sum_of_the_columns(columns, threads, rows, biase
     )
 
 
+def test_columns_are_summed_where_they_are_whatever_the_default_device(columns):
+    x, weight = normal(0, 1, 6), column_major(normal(1, 4, 6))
+    with torch.device("meta"):
+        got = linear(x, weight)
+    torch.testing.assert_close(got, F.linear(x, weight), atol=1e-6, rtol=0)
+
+
 def test_columns_are_summed_for_one_row_of_a_large_matrix_that_lies_so_without_a_gradient(columns, monkeypatch):
     x, weight, bias = normal(0, 1, 6), column_major(normal(1, 4, 6)), normal(2, 4)
     assert by_columns(x, weight) and by_columns(x, nn.Parameter(weight, requires_grad=False), bias)
