@@ -667,7 +667,7 @@ class MultiHeadAttention(nn.Module):
             weights = attention_weights(query, key, mask)
             mixed = F.dropout(weights, self.dropout, self.training) @ value
         if n == 1:
-            return self.out_proj(mixed.reshape(len(x), 1, -1))
+            return self.out_proj(mixed.reshape(x.shape[0], 1, -1))
         return self.out_proj(rearrange(mixed, "b heads n k -> b n (heads k)"))
 
     def attention_weights(
@@ -718,7 +718,8 @@ class MultiHeadAttention(nn.Module):
 
     def _in_heads(self, x: Tensor, heads: int) -> Tensor:
         """b n (heads k) -> b heads n k, as views: einops would take longer than the work where n is 1."""
-        return x.view(*x.shape[:2], heads, self.head_dim).transpose(1, 2)
+        b, n, _ = x.shape
+        return x.view(b, n, heads, self.head_dim).transpose(1, 2)
 
     def _copied(self, x: Tensor) -> Tensor:
         """The heads of keys or values, once for each head of their group; they are kept and turned as the few."""

@@ -37,11 +37,12 @@ def linear(
 
     Source: the gradients, Goodfellow, Bengio and Courville 2016, section 6.5.6 (deeplearningbook.org).
     """
-    if not torch.is_autocast_enabled("cpu"):
-        if by_onednn(x, weight, bias):
-            return _Linear.apply(x, weight, bias)
+    # Asked first, because a small product takes no longer than a few questions.
+    if x.numel() * weight.size(0) >= NUMBERS and not torch.is_autocast_enabled("cpu"):
         if _by_columns(x, weight, bias):
             return _sum_of_columns(x, weight, bias)
+        if by_onednn(x, weight, bias):
+            return _Linear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
@@ -146,25 +147,38 @@ NUMBERS = 3 * 2**16
 
 
 def _by_columns(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    if _onednn is None or weight.numel() < NUMBERS or x.numel() != x.size(-1):
+    if x.numel() != x.size(-1) or weight.numel() < NUMBERS or _onednn is None:
         return False
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
     return not wanted and _fit(x, weight, bias) and weight.mT.is_contiguous() and _alone()
 
 
 def _sum_of_columns(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    width = x.size(-1)
-    parts = math.gcd(width, torch.get_num_threads())  # each thread sums as many columns
-    columns = torch.arange(width, device=x.device).view(parts, -1)
-    y = F.embedding_bag(columns, weight.mT, mode="sum", per_sample_weights=x.reshape(parts, -1))
-    y = (y if parts == 1 else y.sum(0)).view(*x.shape[:-1], -1)
+    columns, firsts = _shares(x.size(-1), torch.get_num_threads())
+    y = F.embedding_bag(columns, weight.mT, firsts, mode="sum", per_sample_weights=x.reshape(-1))
+    y = (y if y.size(0) == 1 else y.sum(0)).view(*x.shape[:-1], -1)
     return y if bias is None else y + bias
+
+
+_kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+
+def _shares(width: int, threads: int) -> tuple[Tensor, Tensor]:
+    """The numbers of all columns, and of those at which the equal shares of the threads begin; made once."""
+    shares = _kept.get((width, threads))
+    if shares is None:
+        step = width // math.gcd(width, threads)
+        shares = torch.arange(width, device="cpu"), torch.arange(0, width, step, device="cpu")
+        if type(shares[0]) is Tensor:  # no stand-in of a trace
+            _kept[width, threads] = shares
+    return shares
 
 
 def _fit(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether these are numbers in memory that can be multiplied; shapes that do not fit are left to torch's error."""
-    fits = weight.ndim == 2 and x.shape[-1] == weight.shape[1] and (bias is None or bias.shape == weight.shape[:1])
-    return fits and all(_is_plain(tensor) for tensor in (x, weight, bias) if tensor is not None)
+    if weight.ndim != 2 or x.shape[-1] != weight.shape[1] or not (_is_plain(x) and _is_plain(weight)):
+        return False
+    return bias is None or (bias.shape == weight.shape[:1] and _is_plain(bias))
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -67,8 +67,9 @@ def column_major(weight):
 
 @pytest.fixture
 def columns(onednn, monkeypatch):
-    """Sums of columns whatever the processor and for matrices of 24 numbers on, on one thread."""
+    """Sums of columns whatever the processor and for matrices of 24 numbers on, on one thread; nothing is kept yet."""
     monkeypatch.setattr(module, "NUMBERS", 24)
+    monkeypatch.setattr(module, "_kept", {})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -270,6 +271,21 @@ def test_columns_are_summed_where_they_are_whatever_the_default_device(columns):
     with torch.device("meta"):
         got = linear(x, weight)
     torch.testing.assert_close(got, F.linear(x, weight), atol=1e-6, rtol=0)
+
+
+def test_the_numbers_of_the_columns_are_made_once_and_never_by_a_stand_in(columns):
+    x, weight = normal(0, 1, 6), column_major(normal(1, 4, 6))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert linear(x, weight).shape == (1, 4)
+    with torch.inference_mode():
+        linear(x, weight)
+    for threads, places in ((1, [0]), (2, [0, 3]), (1, [0])):
+        torch.set_num_threads(threads)
+        torch.testing.assert_close(linear(x, weight), F.linear(x, weight), atol=1e-6, rtol=0)
+        assert [t.tolist() for t in module._kept[6, threads]] == [[0, 1, 2, 3, 4, 5], places]
+    with Steps() as steps:
+        linear(x, weight)
+    assert not any("arange" in name for name in steps.names)
 
 
 def test_columns_are_summed_for_one_row_of_a_large_matrix_that_lies_so_without_a_gradient(columns, monkeypatch):
