@@ -21,9 +21,10 @@ def linear(
     and LSTMs to oneDNN. On processors with 512-bit vectors oneDNN can be twice as fast. Large products of float32 go
     to it here, in full float32 precision; the two sum in another order, so that the last bits differ.
 
-    A large matrix times a single row takes the time in which the matrix is read. On the same processors, where it lies
-    column by column in memory and no gradient is wanted, its columns are summed, each times its number of the row, by
-    the kernel that torch has for weighted sums of embeddings (FBGEMM's), which reads faster than a product does.
+    A large matrix times a few rows takes the time in which the matrix is read. On the same processors oneDNN reads one
+    that lies row by row in memory faster than MKL does. For a single row there is a faster way still: where the matrix
+    lies column by column and no gradient is wanted, its columns are summed, each times its number of the row, by the
+    kernel that torch has for weighted sums of embeddings (FBGEMM's).
 
     All else is torch's: other types and devices, small products, torch.compile, torch.func, autocast.
 
@@ -41,7 +42,7 @@ def linear(
     if x.numel() * weight.size(0) >= NUMBERS and not torch.is_autocast_enabled("cpu"):
         if _by_columns(x, weight, bias):
             return _sum_of_columns(x, weight, bias)
-        if by_onednn(x, weight, bias):
+        if by_onednn(x, weight, bias) or _by_long_rows(x, weight, bias):
             return _Linear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -81,7 +82,7 @@ def add_product(total: Float[Tensor, "n d"], x: Float[Tensor, "n width"], weight
 def by_onednn(
     x: Float[Tensor, "*rows width"], weight: Float[Tensor, "d width"], bias: Float[Tensor, " d"] | None = None
 ) -> bool:
-    """Whether `linear` and `product` give this product to oneDNN, which is the faster one for it on this processor.
+    """Whether `linear` and `product` give this product, of many rows, to oneDNN: the faster one on this processor.
 
     Args:
         x, weight, bias: as in `linear`.
@@ -133,13 +134,24 @@ def _operator() -> Callable | None:
 _onednn = _operator()
 
 # Measured, oneDNN is the faster one from this many multiplications and rows on. Asking and starting take some 15
-# microseconds, and with a few rows the time goes into reading the matrix, whoever reads it.
+# microseconds.
 MULTIPLICATIONS, FEW_ROWS = 2**22, 16
 _PLAIN = (Tensor, nn.Parameter)
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _onednn(x, weight, bias, "none", [], "")
+
+
+# Measured, oneDNN takes 0.5 to 0.9 of MKL's time for fewer rows where a matrix has so many numbers that the caches near
+# the processor no longer keep it, and lies row by row. (Of one that lies column by column it can take twice the time.)
+LONG = 2**19
+
+
+def _by_long_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    if _onednn is None or weight.numel() < LONG or not 0 < x.numel() < FEW_ROWS * x.size(-1):
+        return False
+    return _fit(x, weight, bias) and weight.is_contiguous() and _alone()
 
 
 # Measured, the columns of a matrix of so many numbers are summed in 0.6 to 0.9 of the time of torch's product.

@@ -39,6 +39,7 @@ def onednn(monkeypatch):
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(module, "_onednn", found())
     monkeypatch.setattr(module, "MULTIPLICATIONS", LARGE)
+    monkeypatch.setattr(module, "LONG", 2**60)
 
 
 class Other(torch.Tensor):
@@ -233,7 +234,8 @@ def test_products_in_buffers_are_the_same_products(onednn, k, autocast):
 
 
 def test_the_bounds_are_those_that_were_measured():
-    assert (module.MULTIPLICATIONS, FEW_ROWS, ROWS, module.NUMBERS) == (2**22, 16, 1024, 3 * 2**16)
+    assert (module.MULTIPLICATIONS, FEW_ROWS, ROWS) == (2**22, 16, 1024)
+    assert (module.NUMBERS, module.LONG) == (3 * 2**16, 2**19)
 
 
 def test_large_products_of_float32_go_to_onednn(onednn):
@@ -246,6 +248,47 @@ def test_large_products_of_float32_go_to_onednn(onednn):
     assert by_onednn(normal(0, FEW_ROWS, 8 * FEW_ROWS), wide)
     assert not by_onednn(normal(0, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
     assert not by_onednn(normal(0, 1, FEW_ROWS - 1, 8 * FEW_ROWS), wide)
+
+
+@pytest.fixture
+def long(onednn, monkeypatch):
+    """Matrices of 2^14 numbers are long enough for oneDNN to take a few rows."""
+    monkeypatch.setattr(module, "LONG", 2**14)
+    monkeypatch.setattr(module, "NUMBERS", 2**14)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [(), (1,), (3, 5)])
+def test_a_few_rows_of_a_long_matrix_go_to_onednn(long, rows, bias):
+    x, weight, shift = normal(0, *rows, 64), normal(1, 256, 64), normal(2, 256) if bias else None
+    inputs = [t.requires_grad_() for t in (x, weight, shift) if t is not None]
+    with Steps() as steps:
+        got = linear(*inputs)
+    assert steps.names.count(OPERATOR) == 1 and not module.by_onednn(*inputs)
+    grad = normal(3, *rows, 256)
+    gradients = [torch.autograd.grad(function(*inputs), inputs, grad) for function in (linear, F.linear)]
+    for ours, theirs in zip((got, *gradients[0]), (F.linear(*inputs), *gradients[1]), strict=True):
+        assert ours.shape == theirs.shape and (ours - theirs).norm() <= 2e-6 * theirs.norm()  # as above
+
+
+def test_a_few_rows_of_other_matrices_are_torch_s(long, monkeypatch):
+    def taken(*tensors):
+        with Steps() as steps:
+            linear(*tensors)
+        return OPERATOR in steps.names
+
+    x, weight, bias = normal(0, FEW_ROWS - 1, 64), normal(1, 256, 64), normal(2, 256)
+    assert taken(x, weight) and taken(x, nn.Parameter(weight), bias) and taken(x[0], weight)
+    assert not taken(normal(0, FEW_ROWS, 64), weight)  # more rows
+    assert not taken(normal(0, 0, 64), weight)  # none
+    assert not taken(x, normal(1, 255, 64))  # fewer numbers
+    assert not taken(x, column_major(weight)) and not taken(x[0], column_major(weight))
+    assert not taken(x.double(), weight.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not taken(x, weight) and linear(x, weight).dtype == torch.bfloat16
+    torch.testing.assert_close(torch.func.vmap(lambda x: linear(x, weight))(x), F.linear(x, weight), atol=1e-4, rtol=0)
+    monkeypatch.setattr(module, "_onednn", None)
+    assert not taken(x, weight)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
