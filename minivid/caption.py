@@ -166,7 +166,6 @@ def model_config(tokenizer: BytePair) -> Qwen3VLConfig:
     """
     return replace(
         SMALL_CONFIG,
-        kernel="fastest",
         text_config=replace(
             SMALL_CONFIG.text_config, vocab_size=tokenizer.vocab_size, initializer_range=INITIALIZER_RANGE
         ),

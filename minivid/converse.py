@@ -236,7 +236,7 @@ def _prepare(request: Request, quiet: bool) -> _Task:
     processor = limited(Processor.from_folder(request.model), request.clips, request.images)
     read = read_conversations(request.data, folder=request.media)
     other = [] if request.validation is None else read_conversations(request.validation, folder=request.media)
-    model = load_pretrained(request.model, dtype=torch.float32, kernel="fastest")
+    model = load_pretrained(request.model, dtype=torch.float32)
     check_fits(model, _training(request, model, len(read)), NextToken(request.weighting))
     if not request.sharded:  # else it goes there in parts
         model.to(device())

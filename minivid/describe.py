@@ -196,7 +196,7 @@ def plan_answer(question: Question) -> Plan:
     if published["model_type"] != "qwen3_vl":
         raise ValueError(f"{folder}: model_type={published['model_type']!r} does not read words, expected 'qwen3_vl'")
     try:
-        config = replace(qwen3_vl_config_of_published(published), kernel="fastest")
+        config = qwen3_vl_config_of_published(published)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     processor = Processor.from_folder(folder)
@@ -240,7 +240,7 @@ def describe(planned: Plan, *, on_text: Callable[[str], object] | None = None, q
     question, tokenizer, seconds = planned.question, planned.processor.tokenizer, {}
     planned.check_memory()
     with _timed(seconds, "load"):
-        model = load_pretrained(question.checkpoint, dtype=DTYPES[question.dtype], kernel="fastest").to(question.device)
+        model = load_pretrained(question.checkpoint, dtype=DTYPES[question.dtype]).to(question.device)
         if model.device.type == "cpu":
             column_major(model)
     if not quiet:

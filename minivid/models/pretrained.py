@@ -46,18 +46,19 @@ _PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "rel
 
 
 def load_pretrained(
-    folder: str | os.PathLike, *, dtype: torch.dtype | None = None, kernel: str = "plain"
+    folder: str | os.PathLike, *, dtype: torch.dtype | None = None, kernel: str | None = None
 ) -> Qwen3VL | ViViT:
     """Read a folder with a published Qwen3-VL or ViViT, as `transformers` writes it.
 
     Nothing is copied: a weight is a view of its file and comes from the disk when it is first used. Where it is to be
-    another kind of number, a piece of it at a time is. So memory holds the weights once.
+    another kind of number, a piece of it at a time is. So memory holds the weights once. Before a Qwen3-VL in float32
+    says much on a processor, `generate.column_major` makes each of its words come sooner.
 
     Args:
         folder: with config.json and model.safetensors, or model.safetensors.index.json and the files that it names. A
             pickled pytorch_model.bin is not read: it can run code.
         dtype: what the weights are to be, such as torch.float32 or torch.bfloat16; None = what they are in the file.
-        kernel: how attention is computed, as in ViViTConfig and Qwen3VLConfig.
+        kernel: how attention is computed, as in ViViTConfig and Qwen3VLConfig; None = by their default.
 
     Returns:
         The model in evaluation mode. Leave its files as they are while it is in use; replacing them by others, as
@@ -74,7 +75,8 @@ def load_pretrained(
     published = read_config(folder)
     weights = _StoredWeights(folder, dtype)
     try:
-        return _MODELS[published["model_type"]](published, weights, kernel)
+        options = {} if kernel is None else {"kernel": kernel}
+        return _MODELS[published["model_type"]](published, weights, **options)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 
@@ -172,7 +174,7 @@ _ROTARY = ("rope_parameters", "rope_scaling")  # where the rotary numbers stand:
 
 
 def qwen3_vl_of_published(
-    published: Mapping[str, object], weights: Mapping[str, Tensor], *, kernel: str = "plain"
+    published: Mapping[str, object], weights: Mapping[str, Tensor], *, kernel: str = "fastest"
 ) -> Qwen3VL:
     """A Qwen3-VL with the weights of a `transformers` Qwen3VLForConditionalGeneration.
 
@@ -658,7 +660,4 @@ def _write_json(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-_MODELS: dict[str, Callable[[Mapping[str, object], Mapping[str, Tensor], str], nn.Module]] = {
-    "qwen3_vl": lambda published, weights, kernel: qwen3_vl_of_published(published, weights, kernel=kernel),
-    "vivit": lambda published, weights, kernel: vivit_of_published(published, weights, kernel=kernel),
-}
+_MODELS: dict[str, Callable[..., nn.Module]] = {"qwen3_vl": qwen3_vl_of_published, "vivit": vivit_of_published}

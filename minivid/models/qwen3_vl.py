@@ -111,7 +111,7 @@ class Qwen3VLConfig:
     vision_start_token_id: int = 151652
     vision_end_token_id: int = 151653
     tie_word_embeddings: bool = True
-    kernel: str = "plain"
+    kernel: str = "fastest"
 
     def __post_init__(self):
         v = self.text_config.vocab_size

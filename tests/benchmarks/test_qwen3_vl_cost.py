@@ -2,10 +2,11 @@
 
     pytest -m benchmark -n0 -s tests/benchmarks/test_qwen3_vl_cost.py
 
-The peer runs as it is used, with torch's fused attention ("sdpa"), and ours as in `describe`, "fastest"; a loop over
-`model()` decodes, without what `generate` adds. Ours has its matrices laid out by `column_major`, as in `describe`, and
-takes its steps under `vector_products`, as in `generate`. Weights are random, 83 million ("mid") and 10 million
-("tiny"). Ratios are of the processor time with one thread, which other jobs disturb least, and of the clock with two.
+The peer runs as it is used, with torch's fused attention ("sdpa"), and ours with its default, "fastest"; a loop over
+`model()` decodes, without what `generate` adds. Ours has its matrices laid out by `column_major`, as in `describe` ("as
+loaded" without it), and takes its steps under `vector_products`, as in `generate`. Weights are random, 83 million
+("mid") and 10 million ("tiny"). Ratios are of the processor time with one thread, which other jobs disturb least, and
+of the clock with two.
 
 The peer is installed by hand (transformers 5). MINIVID_BENCHMARK_ROUNDS says how many rounds (5), and
 MINIVID_BENCHMARK_THREADS how many threads (1).
@@ -68,7 +69,7 @@ def make(kind, size, dtype):
     torch.manual_seed(0)
     model = Qwen3VLForConditionalGeneration._from_config(config, attn_implementation="sdpa").to(dtype)
     if kind != "transformers":
-        model = qwen3_vl_of_published(config.to_dict(), model.state_dict(), kernel="fastest").to(dtype)
+        model = qwen3_vl_of_published(config.to_dict(), model.state_dict()).to(dtype)
     _made["model"] = model
     return model
 
@@ -109,7 +110,7 @@ def decode(kind, size, context, dtype, threads):
     """NEW greedy tokens behind a text of `context` tokens."""
     torch.set_num_threads(threads)
     model = make(kind, size, dtype).eval()
-    if kind != "transformers" and "cache" not in _made:
+    if kind == "minivid" and "cache" not in _made:
         column_major(model)
     ids = torch.arange(context)[None] % 90
     if kind == "transformers":
@@ -181,10 +182,10 @@ def peer():
         pytest.skip("transformers is not installed")
 
 
-def costs(function, name, *rest, peer_rest=None):
+def costs(function, name, *rest, peer_rest=None, kinds=("transformers", "minivid")):
     measured = side_by_side(
         {kind: (function, (kind, *(peer_rest if kind == "transformers" and peer_rest else rest), THREADS))
-         for kind in ("transformers", "minivid")}, rounds=ROUNDS,
+         for kind in kinds}, rounds=ROUNDS,
     )  # fmt: skip
     print(f"\n{name}, threads: {THREADS}\n{table(measured, 'transformers')}")
     time = ratio(measured, "minivid", "transformers", "cpu" if THREADS == 1 else "wall")
@@ -209,9 +210,10 @@ def test_prefill_costs_no_more_than_the_peer_s(tokens):
     ],
 )
 def test_a_decoded_token_costs_less_than_the_peer_s(size, context, dtype, bounds):
-    measured, time, _ = costs(decode, f"{NEW} tokens at context {context}, {size}, {dtype}", size, context, dtype)
+    name, kinds = f"{NEW} tokens at context {context}, {size}, {dtype}", ("transformers", "minivid", "as loaded")
+    measured, time, _ = costs(decode, name, size, context, dtype, kinds=kinds[: 3 if dtype == torch.float32 else 2])
     if dtype == torch.float32:
-        assert measured["minivid"].result == measured["transformers"].result
+        assert len({tuple(runs.result) for runs in measured.values()}) == 1
     assert time <= bounds[0 if THREADS == 1 else 1]
 
 

@@ -903,6 +903,14 @@ def test_the_layout_of_a_matrix_changes_no_name_and_no_number(dtype):
     assert wide.stride() == ((1, 64) if dtype == torch.float32 else (128, 1))
 
 
+def test_a_model_that_is_laid_out_in_inference_mode_can_be_trained_afterwards():
+    model = Qwen3VL(SMALL_CONFIG)
+    with torch.inference_mode():
+        library.column_major(model)
+    model(torch.arange(6)[None]).sum().backward()
+    assert all(weight.grad is not None for weight in model.language_model.parameters())
+
+
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 def test_only_single_rows_of_16_bits_are_multiplied_without_onednn():
     def inside(dtype, rows):

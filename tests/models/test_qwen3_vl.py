@@ -710,7 +710,7 @@ def test_the_defaults_are_those_of_the_published_model():
         151652,
         151653,
         True,
-        "plain",
+        "fastest",
     )
 
 
