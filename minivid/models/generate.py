@@ -296,9 +296,9 @@ def column_major(model: nn.Module) -> nn.Module:
     Returns:
         The same model.
     """
-    with torch.inference_mode(False):  # what is made in that mode can never be trained
-        for weight in model.parameters():
-            if weight.ndim == 2 and weight.dtype == torch.float32:
+    for weight in model.parameters():
+        if weight.ndim == 2 and weight.dtype == torch.float32:
+            with torch.inference_mode(weight.is_inference()):  # what is made in that mode can never be trained
                 weight.data = weight.data.t().contiguous().t()
     return model
 

@@ -907,6 +907,8 @@ def test_a_model_that_is_laid_out_in_inference_mode_can_be_trained_afterwards():
     model = Qwen3VL(SMALL_CONFIG)
     with torch.inference_mode():
         library.column_major(model)
+        made_here = library.column_major(Qwen3VL(SMALL_CONFIG))
+    assert made_here.language_model.embed_tokens.weight.stride() == (1, 512)
     model(torch.arange(6)[None]).sum().backward()
     assert all(weight.grad is not None for weight in model.language_model.parameters())
 
