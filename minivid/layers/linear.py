@@ -149,7 +149,7 @@ LONG = 2**19
 
 
 def _by_long_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    if _onednn is None or weight.numel() < LONG or not 0 < x.numel() < FEW_ROWS * x.size(-1):
+    if x.numel() >= FEW_ROWS * x.size(-1) or weight.numel() < LONG or _onednn is None:
         return False
     return _fit(x, weight, bias) and weight.is_contiguous() and _alone()
 
@@ -180,8 +180,9 @@ def _shares(width: int, threads: int) -> tuple[Tensor, Tensor]:
     shares = _kept.get((width, threads))
     if shares is None:
         step = width // math.gcd(width, threads)
-        shares = torch.arange(width, device="cpu"), torch.arange(0, width, step, device="cpu")
-        if type(shares[0]) is Tensor:  # no stand-in of a trace
+        columns, firsts = torch.arange(width, device="cpu"), torch.arange(0, width, step, device="cpu")
+        shares = columns, firsts
+        if type(columns) is Tensor:  # no stand-in of a trace
             _kept[width, threads] = shares
     return shares
 

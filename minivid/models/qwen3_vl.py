@@ -98,7 +98,7 @@ class Qwen3VLConfig:
         vision_start_token_id, vision_end_token_id: the ids around them; the model reads them as words.
         tie_word_embeddings: whether the vocabulary head is the table of token embeddings.
         kernel: how attention is computed, as in MultiHeadAttention; no weight and, up to rounding, no result depends on
-            it.
+            it. Only "plain" has gradients of gradients.
 
     Raises:
         ValueError: if the numbers do not fit together.

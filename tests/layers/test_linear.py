@@ -284,6 +284,7 @@ def test_a_few_rows_of_other_matrices_are_torch_s(long, monkeypatch):
     assert not taken(x, normal(1, 255, 64))  # fewer numbers
     assert not taken(x, column_major(weight)) and not taken(x[0], column_major(weight))
     assert not taken(x.double(), weight.double())
+    assert not taken(x, weight, bias.as_subclass(Other))
     with torch.autocast("cpu", torch.bfloat16):
         assert not taken(x, weight) and linear(x, weight).dtype == torch.bfloat16
     torch.testing.assert_close(torch.func.vmap(lambda x: linear(x, weight))(x), F.linear(x, weight), atol=1e-4, rtol=0)
@@ -322,7 +323,7 @@ def test_the_numbers_of_the_columns_are_made_once_and_never_by_a_stand_in(column
         assert linear(x, weight).shape == (1, 4)
     with torch.inference_mode():
         linear(x, weight)
-    for threads, places in ((1, [0]), (2, [0, 3]), (1, [0])):
+    for threads, places in ((1, [0]), (2, [0, 3]), (4, [0, 3]), (1, [0])):
         torch.set_num_threads(threads)
         torch.testing.assert_close(linear(x, weight), F.linear(x, weight), atol=1e-6, rtol=0)
         assert [t.tolist() for t in module._kept[6, threads]] == [[0, 1, 2, 3, 4, 5], places]
