@@ -57,7 +57,7 @@ class KVCache:
         self._keys, self._values = self._joined(self._keys, keys), self._joined(self._values, values)
         self.capacity = self._keys.shape[2]
         self.length += keys.shape[2]
-        return self._keys.narrow(2, 0, self.length), self._values.narrow(2, 0, self.length)
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
     def crop(self, length: int) -> None:
         """Forget all but the first tokens: one prompt can be continued in several ways.
@@ -83,7 +83,7 @@ class KVCache:
             larger = new.new_empty(*new.shape[:2], max(2 * kept.shape[2], end), new.shape[3])
             larger[:, :, : self.length] = kept[:, :, : self.length]
             kept = larger
-        kept.narrow(2, self.length, end - self.length).copy_(new)
+        kept[:, :, self.length : end] = new
         return kept
 
     def _check(self, keys: Tensor, values: Tensor) -> None:
@@ -91,10 +91,8 @@ class KVCache:
             raise ShapeError(
                 f"keys {tuple(keys.shape)} and values {tuple(values.shape)}: expected b heads n k, the same for both"
             )
-        if self._keys is None:
-            return
         for name, new, kept in (("keys", keys, self._keys), ("values", values, self._values)):
-            if _of_a_kind(new) != _of_a_kind(kept):
+            if kept is not None and _of_a_kind(new) != _of_a_kind(kept):
                 b, heads, _, k = kept.shape
                 raise ShapeError(
                     f"{name}: shape {tuple(new.shape)}, {new.dtype} on {new.device}, expected b={b}, heads={heads}, n, "

@@ -512,12 +512,8 @@ class Qwen3VL(nn.Module):
         """Time, row and column of every token, b n 3, and the position that comes next, b."""
         if document_lengths is not None:
             return self._positions_in_documents(input_ids, kept, grids, document_lengths)
-        if grids is None and kept is None:  # words alone count on all three axes at once
-            b, n = input_ids.shape
-            positions = torch.arange(n, device=input_ids.device)[:, None].expand(b, n, 3)  # b n 3
-            following = input_ids.new_full((b,), n)
-        elif grids is None:
-            real = kept.to(input_ids)
+        if grids is None:  # words alone count on all three axes at once
+            real = torch.ones_like(input_ids) if kept is None else kept.to(input_ids)
             positions = ((real.cumsum(1) - 1) * real)[..., None].expand(-1, -1, 3)  # b n 3
             following = real.sum(1)
         else:
